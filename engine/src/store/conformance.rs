@@ -1,0 +1,1 @@
+//! The public conformance suite for implementors of [`Store`](super::Store).

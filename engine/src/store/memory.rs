@@ -1,0 +1,4 @@
+//! A store in memory, without files.
+/// A store that keeps its rows in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {}
