@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// What kind of failure an [`Error`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,8 +40,6 @@ pub enum ErrorKind {
     Random,
     /// The configuration contradicts itself.
     Config,
-    /// `update` or `transact` gave up after too many conflicting concurrent changes.
-    Contended,
 }
 
 /// An error of the engine.
@@ -111,7 +110,7 @@ impl Error {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self.kind() {
-            ErrorKind::Contended | ErrorKind::OutOfMemoryBudget => true,
+            ErrorKind::OutOfMemoryBudget => true,
             ErrorKind::Store => self.store_error().is_some_and(|e| e.kind().is_temporary()),
             _ => false,
         }
@@ -198,12 +197,14 @@ impl StoreErrorKind {
     }
 }
 
-/// A failure of a [`Store`](crate::store::Store). It names the store and keeps its source.
+/// A failure of a [`Store`](crate::store::Store). It names the store and keeps its source. Cloning shares
+/// the source: one failed commit is reported to every request that waited for it.
+#[derive(Clone)]
 pub struct StoreError {
     kind: StoreErrorKind,
     store: &'static str,
     message: Cow<'static, str>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl StoreError {
@@ -216,7 +217,7 @@ impl StoreError {
     /// Keeps the driver's own error.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
     }
 

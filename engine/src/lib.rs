@@ -1,12 +1,25 @@
 //! In-process session engine.
 pub mod clock;
+mod cache;
+mod config;
+mod core;
+mod engine;
 mod error;
+mod observer;
 pub mod record;
+mod session;
+mod stats;
 pub mod store;
 mod sync;
 mod token;
 pub mod value;
 mod wheel;
+mod writer;
 
+pub use crate::config::{Builder, Durability};
+pub use crate::engine::{Begin, Engine};
 pub use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
+pub use crate::observer::{Event, Observer};
+pub use crate::session::{Commit, Delivery, Issue, Session, Snapshot, Status, Transaction};
+pub use crate::stats::{Health, Stats};
 pub use crate::token::{SessionId, Token};

@@ -1,0 +1,493 @@
+//! One cached session: its record, its life-cycle phase and what the store knows of it.
+//! It does not know the map it lives in, the clock or the store.
+//!
+//! Lock order: an entry's lock, then the queue's. The `QUEUED` flag and the push it stands for happen under the
+//! entry's lock, so whoever sees the flag may rely on the queue: otherwise a second writer could ask for a
+//! flush between the two and be told that there is nothing to write.
+//!
+//! Invariants
+//! - `phase` and `flags` are written only under the write lock of `record`, so whoever holds that lock (for
+//!   reading or writing) sees all three agree. Without the lock they are hints.
+//! - `record` is `None` exactly when the phase is one of the gone ones. Phases only move forward:
+//!   unpublished, live, gone. An entry never comes back: that is promise P3.
+//! - The version in the record is the version the store will have once the record is written: it rises with
+//!   the first change after a pick-up by the writer, not with every change.
+
+use std::num::NonZeroU64;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{Meta, Record};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, RwLock};
+use crate::token::SessionId;
+use crate::writer::Queue;
+
+/// Shared ownership of an entry. The map holds one count; every handle and queue slot holds another.
+pub(crate) type EntryRef = triomphe::Arc<Entry>;
+
+/// Where an entry is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// Created by a request whose response head is not out yet; in no map, in no store.
+    Unpublished = 0,
+    /// In service.
+    Live = 1,
+    /// Destroyed by its own user.
+    Destroyed = 2,
+    /// Re-keyed: its data lives on under another id.
+    Renewed = 3,
+    /// Its deadline or idle timeout has passed.
+    Expired = 4,
+    /// Revoked by id.
+    Revoked = 5,
+}
+
+impl Phase {
+    fn from_u8(v: u8) -> Self {
+        match v {
+            0 => Self::Unpublished,
+            1 => Self::Live,
+            2 => Self::Destroyed,
+            3 => Self::Renewed,
+            4 => Self::Expired,
+            _ => Self::Revoked,
+        }
+    }
+
+    pub(crate) fn is_gone(self) -> bool {
+        !matches!(self, Self::Unpublished | Self::Live)
+    }
+}
+
+/// The record differs from what the writer last picked up.
+const DIRTY: u8 = 1;
+/// The writer is committing a state of this entry.
+const IN_FLIGHT: u8 = 2;
+/// The entry is in the dirty queue.
+const QUEUED: u8 = 4;
+/// The store has a row under this id.
+const STORED: u8 = 8;
+/// A renewal has been picked up; until it is resolved nothing else of this entry is written.
+const RENEWING: u8 = 16;
+/// The store's row is not what we believe it to be: replace it outright.
+const REPLACE: u8 = 32;
+
+/// A cached session.
+pub(crate) struct Entry {
+    id: SessionId,
+    record: RwLock<Option<Record>>,
+    /// Engine time in ms of the latest use.
+    last_seen: AtomicU64,
+    /// The wheel tick this entry is filed under, in its low 32 bits; an item of another tick is stale.
+    armed: AtomicU32,
+    phase: AtomicU8,
+    flags: AtomicU8,
+}
+
+/// What [`Entry::read`] found.
+pub(crate) enum Read {
+    /// The current record.
+    Live(Record),
+    /// The deadline or idle timeout has passed, but the entry does not know it yet.
+    Due,
+    /// The session is gone.
+    Gone,
+}
+
+/// What came of [`Entry::edit`].
+pub(crate) enum Edited<R> {
+    /// Nothing changed.
+    Kept(R),
+    /// The record was replaced.
+    Replaced {
+        /// The edit's own result.
+        value: R,
+        /// New size less old size, in bytes.
+        grown: isize,
+        /// The record that was replaced, to be dropped outside the lock.
+        _old: Record,
+    },
+    /// The record was not the expected one.
+    Conflict,
+}
+
+/// How the writer must store a picked-up record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteMode {
+    Insert,
+    Update,
+    Replace,
+}
+
+/// What the writer must do for a queued entry.
+pub(crate) enum Pick {
+    /// Nothing (any more).
+    Skip,
+    /// Wait: a renewal of it is unresolved. The entry counts as queued again.
+    Hold,
+    /// Store this record.
+    Write(Record, WriteMode),
+    /// Delete the row.
+    Delete,
+}
+
+/// A record taken for a renewal.
+pub(crate) struct Taken {
+    pub(crate) record: Record,
+    pub(crate) stored: bool,
+}
+
+impl Entry {
+    /// An entry that only its creator can see.
+    pub(crate) fn unpublished(id: SessionId, record: Record) -> EntryRef {
+        Self::new(id, Some(record), Phase::Unpublished, 0)
+    }
+
+    /// An entry just read from the store.
+    pub(crate) fn loaded(id: SessionId, record: Record) -> EntryRef {
+        Self::new(id, Some(record), Phase::Live, STORED)
+    }
+
+    /// The entry a renewal creates. `dirty` says that the record is newer than the row already stored.
+    /// If so it has been marked as queued, and the caller must push it before anyone can see it.
+    pub(crate) fn renewed(id: SessionId, record: Record, stored: bool, dirty: bool) -> EntryRef {
+        let stored = if stored { STORED } else { 0 };
+        let dirty = if dirty { DIRTY | QUEUED } else { 0 };
+        Self::new(id, Some(record), Phase::Live, stored | dirty)
+    }
+
+    /// A tombstone for a session that is revoked while it is not cached, marked as queued as above.
+    pub(crate) fn tombstone(id: SessionId) -> EntryRef {
+        Self::new(id, None, Phase::Revoked, QUEUED | STORED)
+    }
+
+    fn new(id: SessionId, record: Option<Record>, phase: Phase, flags: u8) -> EntryRef {
+        let last_seen = record.as_ref().map_or(0, Record::last_seen);
+        triomphe::Arc::new(Self {
+            id,
+            record: RwLock::new(record),
+            last_seen: AtomicU64::new(last_seen),
+            armed: AtomicU32::new(0),
+            phase: AtomicU8::new(phase as u8),
+            flags: AtomicU8::new(flags),
+        })
+    }
+
+    pub(crate) fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// The phase: a hint without the lock, except that gone stays gone.
+    #[inline]
+    pub(crate) fn phase(&self) -> Phase {
+        Phase::from_u8(self.phase.load(Ordering::Acquire))
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    fn flags(&self) -> u8 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    fn set_flags(&self, flags: u8) {
+        self.flags.store(flags, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn last_seen(&self) -> u64 {
+        self.last_seen.load(Ordering::Relaxed)
+    }
+
+    /// Notes a use at `now`. The count beside it has just been written by the lookup, so the store costs
+    /// nothing; two racing touches may leave the earlier of two times that are less than a request apart.
+    #[inline]
+    pub(crate) fn touch(&self, now: u64) {
+        if now > self.last_seen.load(Ordering::Relaxed) {
+            self.last_seen.store(now, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn armed(&self) -> u32 {
+        self.armed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn arm(&self, tick: u32) {
+        self.armed.store(tick, Ordering::Relaxed);
+    }
+
+    /// When the session in `record` expires, in ms, given its latest use.
+    fn expiry(&self, record: &Record) -> u64 {
+        match record.idle_timeout_ms() {
+            0 => record.deadline(),
+            idle => record.deadline().min(self.last_seen().saturating_add(idle)),
+        }
+    }
+
+    /// When the session expires, in ms; `None` if it is gone.
+    pub(crate) fn expires_at(&self) -> Option<u64> {
+        self.record.read().as_ref().map(|r| self.expiry(r))
+    }
+
+    /// The current record, if the session is in service at `now`.
+    #[inline]
+    pub(crate) fn read(&self, now: u64) -> Read {
+        let record = self.record.read();
+        match &*record {
+            Some(r) if now < self.expiry(r) => Read::Live(r.clone()),
+            Some(_) => Read::Due,
+            None => Read::Gone,
+        }
+    }
+
+    /// Whether the session is in service at `now`, and the touch its record remembers.
+    #[inline]
+    pub(crate) fn check(&self, now: u64) -> Option<(u64, u64)> {
+        let record = self.record.read();
+        match &*record {
+            Some(r) if now < self.expiry(r) => Some((r.last_seen(), r.idle_timeout_ms())),
+            _ => None,
+        }
+    }
+
+    /// Replaces the record under the lock by what `edit` makes of it. With `expected`, only if the record is
+    /// still that one. `edit` is engine code: nothing of the user's runs under the lock.
+    pub(crate) fn edit<R>(
+        self: &EntryRef,
+        queue: Option<&Queue>,
+        now: u64,
+        expected: Option<&Record>,
+        edit: impl FnOnce(&Record, Meta) -> Result<(Option<Record>, R)>,
+    ) -> Result<Edited<R>> {
+        let mut slot = self.record.write();
+        let Some(record) = &*slot else { return Err(revoked()) };
+        if now >= self.expiry(record) {
+            return Err(revoked());
+        }
+        if expected.is_some_and(|e| !e.ptr_eq(record)) {
+            return Ok(Edited::Conflict);
+        }
+        let flags = self.flags();
+        let live = self.phase() == Phase::Live;
+        let mut meta = record.meta();
+        if live && flags & DIRTY == 0 {
+            meta.version += 1;
+        }
+        meta.last_seen = meta.last_seen.max(self.last_seen());
+        let (new, value) = edit(record, meta)?;
+        let Some(new) = new else { return Ok(Edited::Kept(value)) };
+        let grown = isize_of(new.byte_len()) - isize_of(record.byte_len());
+        let Some(old) = slot.replace(new) else { return Err(revoked()) };
+        if live {
+            self.set_flags(flags | DIRTY);
+            self.enqueue(queue);
+        }
+        Ok(Edited::Replaced { value, grown, _old: old })
+    }
+
+    /// Puts the entry on the queue unless it is there. The caller holds the write lock.
+    fn enqueue(self: &EntryRef, queue: Option<&Queue>) {
+        let flags = self.flags();
+        if flags & QUEUED != 0 {
+            return;
+        }
+        if let Some(queue) = queue {
+            self.set_flags(flags | QUEUED);
+            queue.push_dirty(self.clone());
+        }
+    }
+
+    /// Puts the entry into service. Returns its record's size in bytes.
+    pub(crate) fn publish(self: &EntryRef, queue: Option<&Queue>) -> usize {
+        let slot = self.record.write();
+        self.set_phase(Phase::Live);
+        self.set_flags(DIRTY);
+        self.enqueue(queue);
+        slot.as_ref().map_or(0, Record::byte_len)
+    }
+
+    /// Ends the session for good; every handle sees it at once, and its row will be deleted. `None` if it had
+    /// ended before, else the bytes freed.
+    pub(crate) fn revoke(self: &EntryRef, queue: Option<&Queue>, reason: Phase) -> Option<usize> {
+        debug_assert!(reason.is_gone());
+        self.end(queue, reason, |_| true)
+    }
+
+    /// As [`revoke`](Self::revoke) with [`Phase::Expired`], but only if the expiry is due at `now`.
+    pub(crate) fn expire(self: &EntryRef, queue: Option<&Queue>, now: u64) -> Option<usize> {
+        self.end(queue, Phase::Expired, |record| now >= self.expiry(record))
+    }
+
+    fn end(
+        self: &EntryRef,
+        queue: Option<&Queue>,
+        reason: Phase,
+        really: impl FnOnce(&Record) -> bool,
+    ) -> Option<usize> {
+        let mut slot = self.record.write();
+        if !slot.as_ref().is_some_and(really) {
+            return None;
+        }
+        let old = slot.take()?;
+        let published = self.phase() == Phase::Live;
+        self.set_phase(reason);
+        if published {
+            self.enqueue(queue);
+        }
+        drop(slot);
+        Some(old.byte_len())
+    }
+
+    /// Whether nothing would be lost if the map forgot this entry. The caller holds the map's write lock and
+    /// the only count, so that nobody can change the answer.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.phase() == Phase::Live && self.flags() == STORED
+    }
+
+    /// Bytes of the record, 0 if gone.
+    pub(crate) fn record_bytes(&self) -> usize {
+        self.record.read().as_ref().map_or(0, Record::byte_len)
+    }
+
+    // ---- the writer's side ----
+
+    /// Takes the entry off the dirty queue.
+    pub(crate) fn pick(&self) -> Pick {
+        let slot = self.record.write();
+        let flags = self.flags();
+        if let Some(record) = &*slot {
+            if flags & RENEWING != 0 {
+                return Pick::Hold;
+            }
+            if flags & DIRTY == 0 {
+                self.set_flags(flags & !QUEUED);
+                return Pick::Skip;
+            }
+            let mode = match flags & (STORED | REPLACE) {
+                0 => WriteMode::Insert,
+                STORED => WriteMode::Update,
+                _ => WriteMode::Replace,
+            };
+            self.set_flags(flags & !(QUEUED | DIRTY) | IN_FLIGHT);
+            return Pick::Write(record.clone(), mode);
+        }
+        self.set_flags(flags & !QUEUED | IN_FLIGHT);
+        if self.phase() == Phase::Renewed { Pick::Skip } else { Pick::Delete }
+    }
+
+    /// The picked-up record is in the store.
+    pub(crate) fn written(&self) {
+        let _slot = self.record.write();
+        self.set_flags(self.flags() & !(IN_FLIGHT | REPLACE) | STORED);
+    }
+
+    /// The pick-up did not reach the store. Returns whether the caller must queue the entry again.
+    /// `amend` corrects what we believed about the store's row.
+    pub(crate) fn not_written(&self, amend: Amend) -> bool {
+        let mut slot = self.record.write();
+        let mut flags = self.flags() & !IN_FLIGHT;
+        match amend {
+            Amend::Nothing => {}
+            Amend::RowMissing => flags &= !(STORED | REPLACE),
+            Amend::RowUnknown => flags |= REPLACE,
+        }
+        if let Some(record) = &*slot
+            && flags & DIRTY != 0
+        {
+            // A change after the pick-up raised the version past one that was never stored.
+            let mut meta = record.meta();
+            meta.version = meta.version.saturating_sub(1).max(1);
+            *slot = Some(record.with_meta(&meta));
+        }
+        let enqueue = flags & QUEUED == 0;
+        self.set_flags(flags | DIRTY | QUEUED);
+        enqueue
+    }
+
+    // ---- renewal ----
+
+    /// Picks the record up for a renewal. `Ok(None)` if another renewal is under way.
+    pub(crate) fn take_for_renewal(&self, now: u64) -> Result<Option<Taken>> {
+        let slot = self.record.write();
+        let Some(record) = &*slot else { return Err(revoked()) };
+        if now >= self.expiry(record) {
+            return Err(revoked());
+        }
+        let flags = self.flags();
+        if flags & RENEWING != 0 {
+            return Ok(None);
+        }
+        self.set_flags(flags | RENEWING);
+        Ok(Some(Taken { record: record.clone(), stored: flags & STORED != 0 }))
+    }
+
+    /// Gives the renewal up: the session goes on under this id. `rekeyed` says that the store has moved the
+    /// row already, so that it must be inserted again.
+    pub(crate) fn abort_renewal(self: &EntryRef, queue: &Queue, rekeyed: bool) {
+        let slot = self.record.write();
+        let mut flags = self.flags() & !RENEWING;
+        if rekeyed {
+            flags &= !(STORED | REPLACE);
+            flags |= DIRTY;
+        }
+        self.set_flags(flags);
+        if slot.is_none() || flags & DIRTY != 0 {
+            self.enqueue(Some(queue));
+        }
+    }
+
+    /// Ends this entry in favour of another: takes the newest record out. Everyone who still holds this
+    /// entry is revoked.
+    pub(crate) fn finish_renewal(&self) -> Result<Record> {
+        let mut slot = self.record.write();
+        let Some(record) = slot.take() else { return Err(revoked()) };
+        self.set_phase(Phase::Renewed);
+        self.set_flags(self.flags() & !(RENEWING | DIRTY));
+        Ok(record)
+    }
+}
+
+/// What a commit told about the store's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Amend {
+    /// Nothing new: the commit failed as a whole.
+    Nothing,
+    /// There is no row.
+    RowMissing,
+    /// There is a row, but not the one we expected.
+    RowUnknown,
+}
+
+/// The error of an operation on a session that is gone.
+pub(crate) fn revoked() -> Error {
+    Error::new(ErrorKind::Revoked, "the session was destroyed, renewed elsewhere, revoked or has expired")
+}
+
+/// The metadata of a session that begins at `now`.
+pub(crate) fn fresh_meta(now: u64, lifetime_ms: u64, idle_ms: Option<NonZeroU64>, persistent: bool) -> Meta {
+    Meta {
+        version: 1,
+        created_at: now,
+        last_seen: now,
+        deadline: now.saturating_add(lifetime_ms),
+        idle_timeout: idle_ms,
+        authenticated_at: None,
+        persistent,
+    }
+}
+
+fn isize_of(n: usize) -> isize {
+    isize::try_from(n).unwrap_or(isize::MAX)
+}
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_72_bytes_with_its_count() {
+        // The memory formula in the cache's documentation counts on it.
+        assert_eq!(size_of::<Entry>(), 64);
+    }
+}

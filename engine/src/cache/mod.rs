@@ -1,0 +1,178 @@
+//! The sharded map of cached sessions. It owns lookup, insertion, removal and the byte count; it knows no
+//! clock, no store and no queue, and runs nobody's code under a lock.
+//!
+//! Memory: a session costs its record (a 16-byte header and the archived bytes), an [`Entry`] of 72 bytes
+//! with its count, and 9 to 20 bytes of map slot, each allocation rounded up by the allocator, plus 12 bytes
+//! in the wheel.
+
+mod entry;
+mod evict;
+
+use hashbrown::HashTable;
+
+pub(crate) use self::entry::{
+    Amend, Edited, Entry, EntryRef, Phase, Pick, Read, WriteMode, fresh_meta, revoked,
+};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
+use crate::token::SessionId;
+
+/// Shards of the map. A power of two; more than enough for the cores of one machine, few enough that an
+/// empty cache is small.
+const SHARDS: usize = 64;
+/// Stripes of the removal counters; see [`Cache::removals`].
+const STRIPES: usize = 256;
+/// What a cached session costs beside its record: entry, count, map slot, wheel item and allocator headers.
+pub(crate) const ENTRY_OVERHEAD: usize = 120;
+
+/// One shard, on cache lines of its own so that neighbours' locks do not share one.
+#[repr(align(128))]
+struct Shard {
+    map: RwLock<HashTable<EntryRef>>,
+    hits: AtomicU64,
+}
+
+/// The map.
+pub(crate) struct Cache {
+    shards: Box<[Shard]>,
+    /// Bytes of all entries in the map.
+    used: AtomicUsize,
+    len: AtomicUsize,
+    /// Counts removals per stripe of ids; see [`removals`](Self::removals).
+    removals: Box<[AtomicU32]>,
+    evict_cursor: AtomicUsize,
+}
+
+/// The shard of an id: bits that neither the bucket index (low) nor the control bytes (top) use.
+#[inline]
+fn shard_of(hash: u64) -> usize {
+    usize::try_from((hash >> 40) & (SHARDS as u64 - 1)).unwrap_or(0)
+}
+
+impl Cache {
+    pub(crate) fn new() -> Self {
+        let shard = || Shard { map: RwLock::new(HashTable::new()), hits: AtomicU64::new(0) };
+        Self {
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            used: AtomicUsize::new(0),
+            len: AtomicUsize::new(0),
+            removals: (0..STRIPES).map(|_| AtomicU32::new(0)).collect(),
+            evict_cursor: AtomicUsize::new(0),
+        }
+    }
+
+    fn shard(&self, hash: u64) -> &Shard {
+        &self.shards[shard_of(hash)]
+    }
+
+    /// Finds the entry of `id`, gone or not. The count is cloned out, so nothing runs under the lock.
+    #[inline]
+    pub(crate) fn get(&self, id: &SessionId) -> Option<EntryRef> {
+        let hash = id.bucket();
+        let shard = self.shard(hash);
+        let found = shard.map.read().find(hash, |e| e.id() == id).cloned();
+        if found.is_some() {
+            shard.hits.fetch_add(1, Ordering::Relaxed);
+        }
+        found
+    }
+
+    /// Finds an entry by the bucket hash alone, for the wheel. Two ids that share 64 bits are told apart by
+    /// the tick they are armed for, and at worst one of them is expired when it is next looked at.
+    pub(crate) fn get_by_bucket(&self, hash: u64, armed: u32) -> Option<EntryRef> {
+        self.shard(hash).map.read().find(hash, |e| e.id().bucket() == hash && e.armed() == armed).cloned()
+    }
+
+    /// A counter that changes whenever an id of the same stripe leaves the map. A load that read the store
+    /// while it changed may have read a row that has been superseded since, and must read again.
+    pub(crate) fn removals(&self, id: &SessionId) -> u32 {
+        self.removals[stripe(id)].load(Ordering::SeqCst)
+    }
+
+    /// Adds `entry`, whose record is `bytes` long, unless its id is present; then the present one is returned.
+    pub(crate) fn insert(&self, entry: &EntryRef, bytes: usize) -> Result<(), EntryRef> {
+        let hash = entry.id().bucket();
+        let mut map = self.shard(hash).map.write();
+        if let Some(present) = map.find(hash, |e| e.id() == entry.id()) {
+            return Err(present.clone());
+        }
+        map.insert_unique(hash, entry.clone(), |e| e.id().bucket());
+        drop(map);
+        self.counted(bytes);
+        Ok(())
+    }
+
+    /// As [`insert`](Self::insert) for a row read from the store: refused (`Ok(false)`) if the removal
+    /// counter has moved on from `seen`.
+    pub(crate) fn insert_loaded(&self, entry: &EntryRef, seen: u32) -> Result<bool, EntryRef> {
+        let hash = entry.id().bucket();
+        let bytes = entry.record_bytes();
+        let mut map = self.shard(hash).map.write();
+        if let Some(present) = map.find(hash, |e| e.id() == entry.id()) {
+            return Err(present.clone());
+        }
+        // Removals bump the counter under this same shard lock, so the comparison cannot be overtaken.
+        if self.removals(entry.id()) != seen {
+            return Ok(false);
+        }
+        map.insert_unique(hash, entry.clone(), |e| e.id().bucket());
+        drop(map);
+        self.counted(bytes);
+        Ok(true)
+    }
+
+    fn counted(&self, bytes: usize) {
+        self.len.fetch_add(1, Ordering::Relaxed);
+        self.used.fetch_add(bytes + ENTRY_OVERHEAD, Ordering::Relaxed);
+    }
+
+    /// Removes exactly this entry.
+    pub(crate) fn remove(&self, entry: &EntryRef) -> bool {
+        let hash = entry.id().bucket();
+        let mut map = self.shard(hash).map.write();
+        let Ok(found) = map.find_entry(hash, |e| triomphe::Arc::ptr_eq(e, entry)) else { return false };
+        self.removals[stripe(entry.id())].fetch_add(1, Ordering::SeqCst);
+        let (removed, _) = found.remove();
+        drop(map);
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        self.used.fetch_sub(removed.record_bytes() + ENTRY_OVERHEAD, Ordering::Relaxed);
+        true
+    }
+
+    /// Books a change of a record's size.
+    pub(crate) fn resize(&self, grown: isize) {
+        if grown >= 0 {
+            self.used.fetch_add(grown.unsigned_abs(), Ordering::Relaxed);
+        } else {
+            self.used.fetch_sub(grown.unsigned_abs(), Ordering::Relaxed);
+        }
+    }
+
+    /// Books the loss of a record whose entry stays on as a tombstone.
+    pub(crate) fn freed(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes in use, by the formula of the module's documentation.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Entries in the map, tombstones included.
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Lookups that found an entry.
+    pub(crate) fn hits(&self) -> u64 {
+        self.shards.iter().map(|s| s.hits.load(Ordering::Relaxed)).sum()
+    }
+
+    /// All entries at some moment, for checks and shutdown; not for hot paths.
+    pub(crate) fn entries(&self) -> Vec<EntryRef> {
+        self.shards.iter().flat_map(|s| s.map.read().iter().cloned().collect::<Vec<_>>()).collect()
+    }
+}
+
+fn stripe(id: &SessionId) -> usize {
+    usize::from(id.as_bytes()[31])
+}

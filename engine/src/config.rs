@@ -1,0 +1,254 @@
+//! Configuration of an engine: every setting, its default and the reason for it. Opens nothing itself.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, duration_ms};
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::observer::Observer;
+use crate::record::Limits;
+use crate::store::{DynStore, Store};
+
+/// What a crash may cost. Named by what acknowledged writes survive.
+///
+/// Whatever the level, [`destroy`](crate::Session::destroy), [`renew`](crate::Session::renew) and revocations
+/// are durable before their response is released, and [`sync`](crate::Session::sync) makes a single session
+/// durable on demand. A clean shutdown loses nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Writes are committed to the store in one batch per `window`. A crash of the process or of the machine
+    /// loses at most the writes of the last window (and of the commit under way).
+    Eventual {
+        /// How long a write may wait for its batch. 50 ms by default.
+        window: Duration,
+    },
+    /// A response that carries a write is released only when the write is on the disk, in a commit shared by
+    /// all requests that wait (group commit).
+    PowerLoss,
+}
+
+impl Default for Durability {
+    fn default() -> Self {
+        Self::Eventual { window: Duration::from_millis(50) }
+    }
+}
+
+/// Settings shared by all parts of an engine.
+pub(crate) struct Config {
+    pub(crate) lifetime_ms: u64,
+    pub(crate) idle_ms: Option<NonZeroU64>,
+    pub(crate) durability: Durability,
+    pub(crate) memory_limit: usize,
+    pub(crate) limits: Limits,
+    pub(crate) persistent: bool,
+    pub(crate) background: bool,
+}
+
+impl Config {
+    /// How often a touch of a session with this idle timeout is written down, in ms: a twentieth of the
+    /// timeout, at least a second.
+    pub(crate) fn touch_interval(idle_ms: u64) -> u64 {
+        (idle_ms / 20).max(1000)
+    }
+
+    pub(crate) fn window(&self) -> Duration {
+        match self.durability {
+            Durability::Eventual { window } => window,
+            // Only touches wait for the window at this level.
+            Durability::PowerLoss => Duration::from_millis(50),
+        }
+    }
+}
+
+/// Builds an [`Engine`]. Setters take and return the builder; the last call opens the engine.
+#[must_use = "a builder does nothing until one of its `open` methods is called"]
+pub struct Builder {
+    lifetime: Duration,
+    idle_timeout: Option<Duration>,
+    durability: Durability,
+    memory_limit: usize,
+    limits: Limits,
+    persistent: bool,
+    background: bool,
+    clock: Option<Arc<dyn Clock>>,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            lifetime: Duration::from_secs(24 * 60 * 60),
+            idle_timeout: None,
+            durability: Durability::default(),
+            memory_limit: 256 << 20,
+            limits: Limits::default(),
+            persistent: true,
+            background: true,
+            clock: None,
+            observer: None,
+        }
+    }
+}
+
+impl Builder {
+    /// How long a session lives after it was created or renewed, however much it is used. Default: 24 hours
+    /// (as SCS; NIST SP 800-63B-4 asks for at most that at AAL2).
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// How long a session lives without being used. Default: `None`, only the lifetime counts.
+    ///
+    /// A use is noted in memory at once and written down at most every twentieth of the timeout (at least a
+    /// second apart); after a restart a session may therefore live that much longer, never shorter.
+    pub fn idle_timeout(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.idle_timeout = idle.into();
+        self
+    }
+
+    /// What a crash may cost. Default: [`Durability::Eventual`] with a window of 50 ms.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Bytes that cached sessions may use. Default: 256 MiB.
+    ///
+    /// Above it, clean sessions that nobody uses leave the cache and are read back on demand; sessions with
+    /// unwritten changes stay, and new ones wait for the writer. An [in-memory](Self::in_memory) engine can
+    /// write nothing out: it refuses new sessions instead ([`ErrorKind::OutOfMemoryBudget`]).
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.memory_limit = bytes;
+        self
+    }
+
+    /// Largest record in bytes. Default: 64 KiB. Checked by the call that would exceed it.
+    pub fn max_record_bytes(mut self, bytes: usize) -> Self {
+        self.limits.max_record_bytes = bytes;
+        self
+    }
+
+    /// Whether the cookie of a session outlives the browser by default. Default: `true`.
+    pub fn persistent(mut self, persistent: bool) -> Self {
+        self.persistent = persistent;
+        self
+    }
+
+    /// Another source of time, for tests and simulations. Default: the operating system's clocks.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Is told of everything that happens to sessions. Default: nobody is.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Without the background thread: tests call `Engine::step` themselves.
+    #[cfg(test)]
+    pub(crate) fn manual(mut self) -> Self {
+        self.background = false;
+        self
+    }
+
+    /// An engine that keeps sessions in memory only: nothing survives the process.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if the settings contradict each other.
+    pub fn in_memory(self) -> Result<Engine> {
+        self.build(None)
+    }
+
+    /// An engine over the redb file at `path`, which is created (mode 0600) if it does not exist.
+    ///
+    /// Opening reads no session: it takes milliseconds however many there are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for contradictory settings; [`ErrorKind::Store`] with a
+    /// [`StoreError`](crate::StoreError) that says whether the file is locked by somebody else, foreign, of a newer
+    /// format or unreadable. Such a file is left as it was.
+    #[cfg(feature = "redb")]
+    pub fn open_redb(self, path: impl AsRef<std::path::Path>) -> Result<Engine> {
+        let store = crate::store::RedbStore::open(path)?;
+        self.open(store)
+    }
+
+    /// An engine over `store`, which must be [exclusive](crate::store::Capabilities::exclusive) to it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for contradictory settings or a store that is shared with other processes;
+    /// [`ErrorKind::Store`] if the store cannot be read.
+    pub fn open(self, store: impl Store) -> Result<Engine> {
+        let store: Arc<dyn DynStore> = Arc::new(store);
+        if !store.capabilities().exclusive {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("the {} store is shared with other processes, which this engine does not support", store.name()),
+            ));
+        }
+        self.build(Some(store))
+    }
+
+    fn build(self, store: Option<Arc<dyn DynStore>>) -> Result<Engine> {
+        let config = self.check()?;
+        Engine::start(config, store, self.clock, self.observer)
+    }
+
+    fn check(&self) -> Result<Config> {
+        let bad = |what: String| Err(Error::new(ErrorKind::Config, what));
+        let lifetime_ms = duration_ms(self.lifetime);
+        if lifetime_ms == 0 {
+            return bad("the lifetime must be at least 1 ms".into());
+        }
+        let idle_ms = match self.idle_timeout.map(duration_ms) {
+            None => None,
+            Some(ms) => match NonZeroU64::new(ms) {
+                None => return bad("the idle timeout must be at least 1 ms; use `None` to have none".into()),
+                some => some,
+            },
+        };
+        if let Durability::Eventual { window } = self.durability
+            && (window.is_zero() || window > Duration::from_secs(60))
+        {
+            return bad(format!("the window of eventual durability must be above 0 and at most 60 s, not {window:?}"));
+        }
+        if self.limits.max_record_bytes < 1024 || self.limits.max_record_bytes > 16 << 20 {
+            return bad(format!(
+                "the largest record must be between 1 KiB and 16 MiB, not {} bytes",
+                self.limits.max_record_bytes
+            ));
+        }
+        if self.memory_limit < self.limits.max_record_bytes {
+            return bad(format!(
+                "the memory limit of {} bytes is below that of a single record, {} bytes",
+                self.memory_limit, self.limits.max_record_bytes
+            ));
+        }
+        Ok(Config {
+            lifetime_ms,
+            idle_ms,
+            durability: self.durability,
+            memory_limit: self.memory_limit,
+            limits: self.limits,
+            persistent: self.persistent,
+            background: self.background,
+        })
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("lifetime", &self.lifetime)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("durability", &self.durability)
+            .field("memory_limit", &self.memory_limit)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,453 @@
+//! The engine's inside: it ties cache, wheel, queue, store and clock together. Loading, publishing, ending and
+//! moving sessions happen here; what a session contains, and when a response may leave, does not.
+
+use std::sync::Arc;
+
+use crate::cache::{Cache, EntryRef, Entry, Phase};
+use crate::clock::EngineClock;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
+use crate::observer::{Event, Observer, notify};
+use crate::record::Record;
+use crate::stats::{Counters, Health, Stats};
+use crate::store::{DynStore, Row};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::token::SessionId;
+use crate::wheel::Wheel;
+use crate::writer::{Queue, closed};
+
+/// Everything that all handles of one engine share.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) clock: EngineClock,
+    pub(crate) cache: Cache,
+    pub(crate) wheel: Mutex<Wheel>,
+    pub(crate) queue: Queue,
+    pub(crate) store: Option<Arc<dyn DynStore>>,
+    pub(crate) counters: Counters,
+    observer: Option<Arc<dyn Observer>>,
+    health: Mutex<Health>,
+    /// The store takes no more writes.
+    latched: AtomicBool,
+    closed: AtomicBool,
+    /// Engine time of the next sweep of expired rows.
+    next_sweep: AtomicU64,
+}
+
+/// Tries of a load that keeps being overtaken by removals of the same stripe.
+const LOAD_TRIES: usize = 64;
+/// Sessions evicted at most for one that comes in: more than one, so that the budget is regained.
+const EVICT_AT_ONCE: usize = 8;
+
+impl Core {
+    /// Rows stay this long after they expired; see `keep_house`.
+    pub(crate) const SWEEP_GRACE_MS: u64 = 60_000;
+    /// Rows removed per sweep, and how often it sweeps when there was nothing left to remove.
+    pub(crate) const SWEEP_ROWS: usize = 1024;
+    const SWEEP_EVERY_MS: u64 = 10_000;
+    /// Items of the wheel handled before the writer looks at the queue again.
+    pub(crate) const WHEEL_SLICE: usize = 4096;
+
+    pub(crate) fn new(
+        config: Config,
+        clock: EngineClock,
+        store: Option<Arc<dyn DynStore>>,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Self {
+        let now = clock.now_ms();
+        Self {
+            config,
+            clock,
+            cache: Cache::new(),
+            wheel: Mutex::new(Wheel::new(now / 1000)),
+            queue: Queue::new(),
+            store,
+            counters: Counters::default(),
+            observer,
+            health: Mutex::new(Health::Ok),
+            latched: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            next_sweep: AtomicU64::new(now),
+        }
+    }
+
+    /// The queue, if there is a store to write to.
+    pub(crate) fn dirty_queue(&self) -> Option<&Queue> {
+        self.store.as_ref().map(|_| &self.queue)
+    }
+
+    fn notify(&self, event: impl FnOnce() -> Event) {
+        notify(self.observer.as_deref(), event);
+    }
+
+    // ---- loading ----
+
+    /// Looks `id` up in the cache. `None` means that only the store knows.
+    pub(crate) fn find_cached(&self, id: &SessionId, now: u64) -> Option<Option<EntryRef>> {
+        match self.cache.get(id) {
+            Some(entry) => Some(self.use_entry(entry, now)),
+            None if self.store.is_none() => Some(None),
+            None => None,
+        }
+    }
+
+    /// Notes a use of `entry`, or that it is over.
+    fn use_entry(&self, entry: EntryRef, now: u64) -> Option<EntryRef> {
+        let Some((noted, idle)) = entry.check(now) else {
+            if !entry.phase().is_gone() {
+                self.expire(&entry, now);
+            }
+            return None;
+        };
+        entry.touch(now);
+        if idle != 0 && now.saturating_sub(noted) >= Config::touch_interval(idle) {
+            self.note_touch(&entry, now);
+        }
+        Some(entry)
+    }
+
+    /// Writes the latest use into the record, so that the store learns of it.
+    fn note_touch(&self, entry: &EntryRef, now: u64) {
+        if self.is_latched() {
+            return;
+        }
+        // It fails only if the session ended meanwhile.
+        let _ = entry.edit(self.dirty_queue(), now, None, |record, meta| {
+            if now.saturating_sub(record.last_seen()) < Config::touch_interval(record.idle_timeout_ms()) {
+                return Ok((None, ()));
+            }
+            Ok((Some(record.with_meta(&meta)), ()))
+        });
+    }
+
+    /// Reads `id` from the store into the cache.
+    pub(crate) async fn load(&self, id: &SessionId) -> Result<Option<EntryRef>> {
+        let Some(store) = &self.store else { return Ok(None) };
+        self.counters.misses.add(1);
+        for _ in 0..LOAD_TRIES {
+            if self.is_closed() {
+                return Err(closed());
+            }
+            let seen = self.cache.removals(id);
+            let row = match store.load(id).await {
+                Ok(Some(row)) => row,
+                Ok(None) => return Ok(None),
+                Err(error) if error.kind() == StoreErrorKind::Corrupt => {
+                    self.quarantine(id, &error.to_string());
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let record = match Record::open(id, &row.bytes) {
+                Ok(record) => record,
+                Err(error) => {
+                    self.quarantine(id, &error.to_string());
+                    return Ok(None);
+                }
+            };
+            let now = self.clock.now_ms();
+            if now >= record.deadline() || now >= stored_idle_end(&record) {
+                return Ok(None);
+            }
+            let entry = Entry::loaded(*id, record);
+            entry.touch(now);
+            self.make_room().await?;
+            let at = entry.expires_at();
+            match self.cache.insert_loaded(&entry, seen) {
+                Ok(true) => {
+                    if let Some(at) = at {
+                        self.arm(&entry, at);
+                    }
+                    return Ok(self.use_entry(entry, now));
+                }
+                Ok(false) => {}
+                Err(present) => return Ok(self.use_entry(present, now)),
+            }
+        }
+        Err(StoreError::new(StoreErrorKind::Unavailable, store.name(), "the row keeps changing while it is read")
+            .into())
+    }
+
+    fn quarantine(&self, id: &SessionId, reason: &str) {
+        if self.queue.push_quarantine(*id) {
+            self.counters.quarantined.add(1);
+            tracing::error!(target: "sessile", reason, "a stored session failed its check and was quarantined");
+            self.notify(|| Event::Quarantined { id: *id, reason: reason.to_owned() });
+        }
+    }
+
+    // ---- room ----
+
+    /// Evicts if the budget is exceeded. Returns whether it is kept now.
+    pub(crate) fn evict(&self) -> bool {
+        if self.cache.used() <= self.config.memory_limit {
+            return true;
+        }
+        if self.store.is_some() {
+            let evicted = self.cache.evict(self.config.memory_limit, EVICT_AT_ONCE);
+            self.counters.evicted.add(evicted.len() as u64);
+            for entry in &evicted {
+                self.notify(|| Event::Evicted { id: *entry.id() });
+            }
+        }
+        self.cache.used() <= self.config.memory_limit
+    }
+
+    /// Waits until the budget has room for another session. What fills it is either evictable or waits for the
+    /// writer, so waiting for the writer is enough; what is in use by requests may exceed it.
+    pub(crate) async fn make_room(&self) -> Result<()> {
+        if self.evict() {
+            return Ok(());
+        }
+        if self.store.is_none() {
+            return Err(Error::new(
+                ErrorKind::OutOfMemoryBudget,
+                format!("the memory limit of {} bytes is used up", self.config.memory_limit),
+            ));
+        }
+        if self.queue.dirty() > 0 {
+            self.queue.flush().await?;
+        }
+        self.evict();
+        Ok(())
+    }
+
+    // ---- the life of a session ----
+
+    /// Puts a new session into service. `false` if its id is taken.
+    pub(crate) fn publish(&self, entry: &EntryRef) -> bool {
+        if self.cache.insert(entry, 0).is_err() {
+            return false;
+        }
+        let bytes = entry.publish(self.dirty_queue());
+        self.cache.resize(isize::try_from(bytes).unwrap_or(isize::MAX));
+        if let Some(at) = entry.expires_at() {
+            self.arm(entry, at);
+        }
+        self.counters.created.add(1);
+        true
+    }
+
+    /// Tells the observer of a published session; apart from [`publish`](Self::publish) because that runs
+    /// under the handle's lock.
+    pub(crate) fn announce(&self, entry: &EntryRef) {
+        self.notify(|| Event::Created { id: *entry.id() });
+    }
+
+    /// Ends a session; every handle sees it before this returns.
+    pub(crate) fn end(&self, entry: &EntryRef, reason: Phase) -> bool {
+        let Some(bytes) = entry.revoke(self.dirty_queue(), reason) else { return false };
+        self.ended(entry, bytes, reason);
+        true
+    }
+
+    /// Ends a session whose time has come.
+    pub(crate) fn expire(&self, entry: &EntryRef, now: u64) {
+        if let Some(bytes) = entry.expire(self.dirty_queue(), now) {
+            self.ended(entry, bytes, Phase::Expired);
+        }
+    }
+
+    fn ended(&self, entry: &EntryRef, bytes: usize, reason: Phase) {
+        self.cache.freed(bytes);
+        if self.store.is_none() {
+            self.cache.remove(entry);
+        }
+        let id = *entry.id();
+        tracing::debug!(target: "sessile", reason = reason.describe(), "a session ended");
+        match reason {
+            Phase::Destroyed => {
+                self.counters.destroyed.add(1);
+                self.notify(|| Event::Destroyed { id });
+            }
+            Phase::Expired => {
+                self.counters.expired.add(1);
+                self.notify(|| Event::Expired { id });
+            }
+            _ => {
+                self.counters.revoked.add(1);
+                self.notify(|| Event::Revoked { id });
+            }
+        }
+    }
+
+    /// Revokes a session by id, cached or not.
+    pub(crate) fn revoke(&self, id: &SessionId) {
+        loop {
+            if let Some(entry) = self.cache.get(id) {
+                self.end(&entry, Phase::Revoked);
+                return;
+            }
+            if self.store.is_none() {
+                return;
+            }
+            let tombstone = Entry::tombstone(*id);
+            if self.cache.insert(&tombstone, 0).is_ok() {
+                self.queue.push_dirty(tombstone);
+                self.counters.revoked.add(1);
+                self.notify(|| Event::Revoked { id: *id });
+                return;
+            }
+        }
+    }
+
+    /// The second half of a renewal: `old` has given up its record of `bytes` bytes; the session goes on as
+    /// `id`.
+    pub(crate) fn moved(
+        &self,
+        old: &EntryRef,
+        bytes: usize,
+        id: SessionId,
+        record: Record,
+        stored: bool,
+        dirty: bool,
+    ) -> EntryRef {
+        let size = record.byte_len();
+        let entry = Entry::renewed(id, record, stored, dirty);
+        if dirty && self.store.is_some() {
+            self.queue.push_dirty(entry.clone());
+        }
+        // A fresh random id of 256 bits is not taken.
+        let _ = self.cache.insert(&entry, size);
+        if let Some(at) = entry.expires_at() {
+            self.arm(&entry, at);
+        }
+        self.cache.freed(bytes);
+        self.cache.remove(old);
+        self.counters.renewed.add(1);
+        self.notify(|| Event::Renewed { from: *old.id(), to: id });
+        entry
+    }
+
+    /// Files `entry` in the wheel for `at` ms. It may be touched or extended meanwhile: the wheel looks again
+    /// when the time has come.
+    ///
+    /// An evicted session leaves its item behind, to be dropped when it fires. Near the byte budget, where
+    /// sessions come and go, items are therefore filed a minute ahead at most: otherwise a busy day of reloads
+    /// would pile up a day of stale items.
+    #[expect(clippy::cast_possible_truncation, reason = "the low 32 bits tell one filing from another")]
+    pub(crate) fn arm(&self, entry: &EntryRef, at: u64) {
+        let crowded = self.store.is_some() && self.cache.used() > self.config.memory_limit / 8 * 7;
+        let at = if crowded { at.min(self.clock.now_ms().saturating_add(64_000)) } else { at };
+        let tick = at / 1000 + 1;
+        entry.arm(tick as u32);
+        self.wheel.lock().insert(entry.id().bucket(), tick);
+    }
+
+    /// The row that stores `record` under `id`.
+    pub(crate) fn row(&self, id: &SessionId, record: &Record) -> Row {
+        Row {
+            version: record.version(),
+            expires_at: record.deadline().min(stored_idle_end(record)),
+            owner: record.owner().map(Into::into),
+            bytes: record.seal(id),
+        }
+    }
+
+    // ---- health ----
+
+    pub(crate) fn is_latched(&self) -> bool {
+        self.latched.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+        *self.health.lock() = Health::Closed;
+    }
+
+    /// Whether a write may be accepted now.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        if self.is_latched() {
+            return Err(Error::new(ErrorKind::ReadOnly, format!("sessions are read-only: {}", self.health())));
+        }
+        Ok(())
+    }
+
+    /// Notes a failed commit; an error that leaves the file in an unknown state latches the engine read-only.
+    pub(crate) fn commit_failed(&self, error: &StoreError) {
+        self.counters.commit_failures.add(1);
+        let fatal = matches!(
+            error.kind(),
+            StoreErrorKind::Io | StoreErrorKind::Corrupt | StoreErrorKind::ReadOnly | StoreErrorKind::Closed
+        );
+        let mut health = self.health.lock();
+        let was_ok = *health == Health::Ok;
+        let text = error.to_string();
+        *health = if fatal {
+            Health::ReadOnly { error: text.clone() }
+        } else {
+            Health::Degraded { error: text.clone() }
+        };
+        drop(health);
+        if fatal {
+            self.latched.store(true, Ordering::Release);
+            self.queue.latch(error);
+        }
+        tracing::error!(target: "sessile", %error, fatal, "writing sessions failed");
+        if was_ok {
+            self.notify(|| Event::StoreDown { error: text });
+        }
+    }
+
+    pub(crate) fn store_works(&self) {
+        let mut health = self.health.lock();
+        if matches!(*health, Health::Degraded { .. }) {
+            *health = Health::Ok;
+            drop(health);
+            tracing::info!(target: "sessile", "the session store works again");
+            self.notify(|| Event::StoreUp);
+        }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        self.health.lock().clone()
+    }
+
+    pub(crate) fn sweep_is_due(&self, now: u64) -> bool {
+        now >= self.next_sweep.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn sweep_again(&self, now: u64, at_once: bool) {
+        let pause = if at_once { 0 } else { Self::SWEEP_EVERY_MS };
+        self.next_sweep.store(now.saturating_add(pause), Ordering::Relaxed);
+    }
+
+    pub(crate) fn stats(&self, stored: Option<u64>) -> Stats {
+        let c = &self.counters;
+        Stats {
+            cached: self.cache.len() as u64,
+            memory_bytes: self.cache.used() as u64,
+            stored,
+            dirty: self.queue.dirty() as u64,
+            hits: self.cache.hits(),
+            misses: c.misses.get(),
+            created: c.created.get(),
+            renewed: c.renewed.get(),
+            destroyed: c.destroyed.get(),
+            revoked: c.revoked.get(),
+            expired: c.expired.get(),
+            expired_rows: c.expired_rows.get(),
+            evicted: c.evicted.get(),
+            quarantined: c.quarantined.get(),
+            commits: c.commits.get(),
+            committed_changes: c.committed_changes.get(),
+            commit_failures: c.commit_failures.get(),
+        }
+    }
+}
+
+/// When a stored session's idle timeout ends at the latest: uses are written down only every touch interval,
+/// so the latest use may be that much later than the record says.
+fn stored_idle_end(record: &Record) -> u64 {
+    match record.idle_timeout_ms() {
+        0 => u64::MAX,
+        idle => record.last_seen().saturating_add(idle).saturating_add(Config::touch_interval(idle)),
+    }
+}

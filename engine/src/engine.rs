@@ -1,0 +1,281 @@
+//! The engine's handle: opening, finding sessions, flushing, closing. It owns the writer thread.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::cache::EntryRef;
+use crate::clock::{Clock, EngineClock};
+use crate::config::{Builder, Config};
+use crate::core::Core;
+use crate::error::{Error, ErrorKind, Result};
+use crate::observer::Observer;
+use crate::session::Session;
+use crate::stats::{Health, Stats};
+use crate::store::{BoxFuture, DynStore};
+use crate::sync::Mutex;
+use crate::token::{SessionId, Token};
+use crate::writer;
+
+/// A session engine. Cheap to clone; all clones are the same engine.
+///
+/// Dropping the last clone flushes and closes it, which blocks for as long as the store takes. Sessions that
+/// still exist then serve reads from memory and refuse writes with [`ErrorKind::Closed`].
+///
+/// # Examples
+/// ```
+/// use sessile_engine::{Delivery, Engine};
+///
+/// # fn main() -> sessile_engine::Result<()> {
+/// # pollster::block_on(async {
+/// let engine = Engine::builder().in_memory()?;
+///
+/// // A request without a token: nothing exists until something is written.
+/// let session = engine.session(None).await?;
+/// session.put("user", "ann")?;
+/// let Delivery::Issue(issue) = session.commit().await? else { panic!("a new session has a token to deliver") };
+///
+/// // The next request presents the token.
+/// let session = engine.session(Some(&issue.token)).await?;
+/// assert_eq!(session.get::<String>("user")?.as_deref(), Some("ann"));
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    handle: Arc<Handle>,
+}
+
+/// Counts the engine's users; sessions hold the [`Core`] only.
+struct Handle {
+    core: Arc<Core>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Engine {
+    /// A builder with the default settings.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn start(
+        config: Config,
+        store: Option<Arc<dyn DynStore>>,
+        clock: Option<Arc<dyn Clock>>,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Result<Self> {
+        let floor = match &store {
+            Some(store) => pollster::block_on(store.high_water())?,
+            None => 0,
+        };
+        let background = config.background;
+        let core = Arc::new(Core::new(config, EngineClock::start(clock, floor), store, observer));
+        let thread = if background {
+            let core = core.clone();
+            let spawned = std::thread::Builder::new()
+                .name("sessile-writer".into())
+                .spawn(move || writer::run(&core))
+                .map_err(|e| Error::new(ErrorKind::Config, "the writer thread could not be started").with_source(e))?;
+            Some(spawned)
+        } else {
+            None
+        };
+        Ok(Self { handle: Arc::new(Handle { core, thread: Mutex::new(thread) }) })
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.handle.core
+    }
+
+    /// The session of `token`, or an empty one if the token is absent, unknown or expired. An empty session
+    /// costs nothing until it is written to; then it gets a token of its own, never the presented one
+    /// (promises P5, P6).
+    ///
+    /// Ready when first polled if the session is cached; otherwise it is read from the store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] if the store cannot tell whether there is such a session,
+    /// [`ErrorKind::Closed`] after [`close`](Self::close).
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub fn session(&self, token: Option<&Token>) -> Begin {
+        let core = self.core();
+        if core.is_closed() {
+            return Begin(BeginState::Ready(Some(Err(writer::closed()))));
+        }
+        let Some(token) = token else {
+            return Begin(BeginState::Ready(Some(Ok(Session::begin(core.clone(), None, None)))));
+        };
+        let now = core.clock.now_ms();
+        let id = token.id();
+        match core.find_cached(&id, now) {
+            Some(found) => Begin(BeginState::Ready(Some(Ok(begin(core.clone(), found, token))))),
+            None => Begin(BeginState::Loading(Box::pin(load(core.clone(), id, token.clone())))),
+        }
+    }
+
+    /// Waits until everything written so far is in the store.
+    ///
+    /// # Errors
+    /// The store's error, if the commit failed. The changes stay in memory and are retried.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the waiting, not the writing.
+    pub async fn flush(&self) -> Result<()> {
+        match &self.core().store {
+            Some(_) => self.core().queue.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes everything out, closes the store and refuses further writes. Idempotent.
+    ///
+    /// Blocks the calling thread while the last batch is written: call it when requests are drained.
+    ///
+    /// # Errors
+    /// The store's error if something could not be written.
+    ///
+    /// # Cancel safety
+    /// The engine is closed even if the future is dropped.
+    pub async fn close(&self) -> Result<()> {
+        self.handle.shut_down()
+    }
+
+    /// Ends the session with this id, wherever it is. `Ok` means that it is dead on every handle and that its row
+    /// is deleted durably. Ids that do not exist are fine.
+    ///
+    /// # Errors
+    /// The store's error. The session is dead all the same while the process lives, and its row is deleted as
+    /// soon as the store works again.
+    ///
+    /// # Cancel safety
+    /// The revocation happens when this is first polled; dropping the future later stops the waiting only.
+    pub async fn revoke(&self, id: &SessionId) -> Result<()> {
+        self.core().revoke(id);
+        self.flush().await
+    }
+
+    /// Counters, now.
+    pub async fn stats(&self) -> Stats {
+        let stored = match &self.core().store {
+            Some(store) => store.count().await.ok().flatten(),
+            None => None,
+        };
+        self.core().stats(stored)
+    }
+
+    /// Whether the store works.
+    pub fn health(&self) -> Health {
+        self.core().health()
+    }
+
+    /// Runs the writer once, for engines without a thread.
+    #[cfg(test)]
+    pub(crate) fn step(&self) -> bool {
+        let core = self.core();
+        let (work, epoch, _) = core.queue.drain();
+        let ok = core.write_out(work, epoch);
+        core.keep_house();
+        ok
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("store", &self.core().store.as_ref().map_or("none", |s| s.name()))
+            .field("health", &self.health())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    fn shut_down(&self) -> Result<()> {
+        let Some(thread) = self.thread.lock().take() else {
+            return self.close_store();
+        };
+        self.core.queue.close();
+        let joined = thread.join();
+        let left = self.core.queue.dirty();
+        let health = self.core.health();
+        self.core.set_closed();
+        let closed = self.close_store();
+        if joined.is_err() {
+            return Err(Error::new(ErrorKind::Store, "the writer thread panicked"));
+        }
+        if left > 0 {
+            return Err(Error::new(
+                ErrorKind::Store,
+                format!("{left} sessions could not be written before the engine closed: {health}"),
+            ));
+        }
+        closed
+    }
+
+    fn close_store(&self) -> Result<()> {
+        self.core.set_closed();
+        match &self.core.store {
+            Some(store) => Ok(pollster::block_on(store.close())?),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.core.is_closed() {
+            return;
+        }
+        if let Err(error) = self.shut_down() {
+            tracing::error!(target: "sessile", %error, "closing the session engine lost changes");
+        }
+    }
+}
+
+fn begin(core: Arc<Core>, found: Option<EntryRef>, token: &Token) -> Session {
+    match found {
+        Some(entry) => Session::begin(core, Some(entry), Some(token.clone())),
+        None => Session::begin(core, None, None),
+    }
+}
+
+async fn load(core: Arc<Core>, id: SessionId, token: Token) -> Result<Session> {
+    let found = core.load(&id).await?;
+    Ok(begin(core, found, &token))
+}
+
+/// The future of [`Engine::session`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Begin(BeginState);
+
+enum BeginState {
+    Ready(Option<Result<Session>>),
+    Loading(BoxFuture<'static, Result<Session>>),
+}
+
+impl Future for Begin {
+    type Output = Result<Session>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            BeginState::Ready(result) => {
+                Poll::Ready(result.take().unwrap_or_else(|| Err(polled_after_completion())))
+            }
+            BeginState::Loading(future) => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl fmt::Debug for Begin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Begin")
+    }
+}
+
+pub(crate) fn polled_after_completion() -> Error {
+    Error::new(ErrorKind::Config, "a future was polled after it had completed")
+}

@@ -1,0 +1,82 @@
+//! Lifecycle events, told to whoever wants to audit or count them. It never sees a token or a value, and
+//! nothing it does can stop what it is told of.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::token::SessionId;
+
+/// Something that happened to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A new session was published.
+    Created {
+        /// Its id.
+        id: SessionId,
+    },
+    /// A session got a new token.
+    Renewed {
+        /// The id that is dead now.
+        from: SessionId,
+        /// The id it lives on under.
+        to: SessionId,
+    },
+    /// A session was destroyed by its user.
+    Destroyed {
+        /// Its id.
+        id: SessionId,
+    },
+    /// A session was revoked by its id.
+    Revoked {
+        /// Its id.
+        id: SessionId,
+    },
+    /// A cached session's deadline or idle timeout passed. Sessions that are only on disk are removed in
+    /// batches and counted in [`Stats::expired_rows`](crate::Stats::expired_rows).
+    Expired {
+        /// Its id.
+        id: SessionId,
+    },
+    /// A clean session left the cache; it will be read back when it is asked for.
+    Evicted {
+        /// Its id.
+        id: SessionId,
+    },
+    /// A stored record failed its integrity check and was taken out of service.
+    Quarantined {
+        /// Its id.
+        id: SessionId,
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// The store failed after having worked.
+    StoreDown {
+        /// The store's error.
+        error: String,
+    },
+    /// The store works again.
+    StoreUp,
+}
+
+/// Is told of every [`Event`], from the thread it happened on and outside of all locks.
+///
+/// Return quickly: hand anything slow to another thread. A panic is caught and traced; the event stands.
+pub trait Observer: Send + Sync + 'static {
+    /// Called once per event.
+    fn on_event(&self, event: &Event);
+}
+
+impl<F: Fn(&Event) + Send + Sync + 'static> Observer for F {
+    fn on_event(&self, event: &Event) {
+        self(event);
+    }
+}
+
+/// Calls `observer`, whatever it does.
+pub(crate) fn notify(observer: Option<&dyn Observer>, event: impl FnOnce() -> Event) {
+    let Some(observer) = observer else { return };
+    let event = event();
+    if catch_unwind(AssertUnwindSafe(|| observer.on_event(&event))).is_err() {
+        tracing::error!(target: "sessile", "the observer panicked; the event stands");
+    }
+}

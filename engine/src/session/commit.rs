@@ -1,0 +1,232 @@
+//! The commit at the response head: publishing a new session, completing a renewal, waiting for durability, and
+//! saying what the client must be told. It changes no data.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::{Session, Slot};
+use crate::cache::{Entry, EntryRef, Phase, Read};
+use crate::config::Durability;
+use crate::core::Core;
+use crate::engine::polled_after_completion;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::BoxFuture;
+use crate::token::Token;
+use crate::writer::{Renewal, RenewalWait};
+
+/// What the client must be told about its token.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// Nothing.
+    Nothing,
+    /// Hold this token from now on.
+    Issue(Issue),
+    /// Forget the token.
+    Remove,
+}
+
+/// A token to be delivered.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Issue {
+    /// The token.
+    pub token: Token,
+    /// How long the session may live from now on.
+    pub max_age: Duration,
+    /// Whether the client should keep the token beyond its own session (a persistent cookie).
+    pub persistent: bool,
+}
+
+/// Tries to find a free id for a new session. One is enough unless the random source is broken.
+const PUBLISH_TRIES: usize = 3;
+
+impl Session {
+    /// Ends the request's part: to be called once, when the response head is about to leave. A new session is
+    /// published, a renewal is carried out, and what must be durable before the response is waited for.
+    /// Later calls find nothing to do. The handle stays live.
+    ///
+    /// Ready when first polled unless something must be waited for: a renewal, a destruction, any change at
+    /// [`Durability::PowerLoss`], or room in the cache for a new session.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] and its relatives. The response must not be released then: a session that was to
+    /// be new does not exist, a renewal has not happened. A destroyed session is dead all the same.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, a new session is not left behind and a renewal does not happen; a destruction
+    /// stands.
+    pub fn commit(&self) -> Commit {
+        let mut slot = self.unit.slot.lock();
+        if slot.head_sent {
+            return Commit::ready(Ok(Delivery::Nothing));
+        }
+        slot.head_sent = true;
+        let core = self.core();
+        let has_store = core.store.is_some();
+        let changed = slot.modified || slot.must_wait;
+        let wait = has_store
+            && (slot.must_wait || (changed && core.config.durability == Durability::PowerLoss));
+        let unpublished = slot.entry.as_ref().is_some_and(|e| e.phase() == Phase::Unpublished);
+        let renew = slot.renew.take();
+
+        if !wait && renew.is_none() {
+            if !unpublished {
+                let remove = slot.remove;
+                return Commit::ready(Ok(if remove { Delivery::Remove } else { Delivery::Nothing }));
+            }
+            if core.evict() {
+                let published = publish(core, &mut slot);
+                let issued = issue(core, &slot);
+                drop(slot);
+                return Commit::ready(published.and_then(|entry| {
+                    core.announce(&entry);
+                    issued
+                }));
+            }
+        }
+        drop(slot);
+        let session = self.clone();
+        Commit(State::Waiting(Box::pin(async move { session.commit_slowly(unpublished, renew, wait).await })))
+    }
+
+    async fn commit_slowly(
+        self,
+        unpublished: bool,
+        renew: Option<crate::writer::Lifetime>,
+        wait: bool,
+    ) -> Result<Delivery> {
+        let core = self.core().clone();
+        let mut told = if self.unit.slot.lock().remove { Told::Remove } else { Told::Nothing };
+        let mut orphan = None;
+        if unpublished {
+            core.make_room().await?;
+            let entry = publish(&core, &mut self.unit.slot.lock())?;
+            core.announce(&entry);
+            if wait {
+                orphan = Some(Orphan { core: &core, entry: Some(entry) });
+            }
+            told = Told::Issue;
+        } else if let Some(lifetime) = renew {
+            match self.carry_out_renewal(&core, lifetime).await {
+                Ok(()) => told = Told::Issue,
+                // Somebody else destroyed or renewed it first: this client has, or gets, its news from there.
+                Err(error) if error.is_revoked() => told = Told::Nothing,
+                Err(error) => return Err(error),
+            }
+        }
+        if wait {
+            core.queue.flush().await?;
+        }
+        if let Some(orphan) = &mut orphan {
+            orphan.entry = None;
+        }
+        let slot = self.unit.slot.lock();
+        match told {
+            Told::Nothing => Ok(Delivery::Nothing),
+            Told::Remove => Ok(Delivery::Remove),
+            Told::Issue => issue(&core, &slot),
+        }
+    }
+
+    async fn carry_out_renewal(&self, core: &Arc<Core>, lifetime: crate::writer::Lifetime) -> Result<()> {
+        let token = Token::generate()?;
+        let Some(old) = self.unit.slot.lock().entry.clone() else { return Ok(()) };
+        let renewal = Renewal::new(old, token.id(), lifetime);
+        let entry = if core.store.is_some() {
+            RenewalWait::start(core.clone(), renewal).await?
+        } else {
+            renewal.run_in_memory(core)?
+        };
+        let mut slot = self.unit.slot.lock();
+        slot.entry = Some(entry);
+        slot.token = Some(token);
+        Ok(())
+    }
+}
+
+enum Told {
+    Nothing,
+    Issue,
+    Remove,
+}
+
+/// A published session whose token has not been delivered yet: it is ended unless it is.
+struct Orphan<'a> {
+    core: &'a Core,
+    entry: Option<EntryRef>,
+}
+
+impl Drop for Orphan<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            self.core.end(&entry, Phase::Revoked);
+        }
+    }
+}
+
+/// Puts the slot's new session into service.
+fn publish(core: &Core, slot: &mut Slot) -> Result<EntryRef> {
+    for _ in 0..PUBLISH_TRIES {
+        let Some(entry) = slot.entry.clone() else { break };
+        if core.publish(&entry) {
+            return Ok(entry);
+        }
+        // The id is taken. The session under it is somebody else's and stays untouched.
+        let Read::Live(record) = entry.read(core.clock.now_ms()) else { break };
+        let token = Token::generate()?;
+        slot.entry = Some(Entry::unpublished(token.id(), record));
+        slot.token = Some(token);
+    }
+    Err(Error::new(ErrorKind::Random, "no unused session id was found: is the random source broken?"))
+}
+
+fn issue(core: &Core, slot: &Slot) -> Result<Delivery> {
+    let now = core.clock.now_ms();
+    let (Some(entry), Some(token)) = (&slot.entry, &slot.token) else { return Ok(Delivery::Nothing) };
+    // Ended in the very moment it was to be delivered: then there is nothing to deliver.
+    let Read::Live(record) = entry.read(now) else { return Ok(Delivery::Nothing) };
+    Ok(Delivery::Issue(Issue {
+        token: token.clone(),
+        max_age: Duration::from_millis(record.deadline().saturating_sub(now)),
+        persistent: record.meta().persistent,
+    }))
+}
+
+/// The future of [`Session::commit`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Commit(State);
+
+enum State {
+    Ready(Option<Result<Delivery>>),
+    Waiting(BoxFuture<'static, Result<Delivery>>),
+}
+
+impl Commit {
+    fn ready(result: Result<Delivery>) -> Self {
+        Self(State::Ready(Some(result)))
+    }
+}
+
+impl Future for Commit {
+    type Output = Result<Delivery>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Ready(result) => {
+                Poll::Ready(result.take().unwrap_or_else(|| Err(polled_after_completion())))
+            }
+            State::Waiting(future) => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl fmt::Debug for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Commit")
+    }
+}

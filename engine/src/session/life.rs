@@ -1,0 +1,203 @@
+//! The life of a session as its handle sees it: metadata, owner, renewal, destruction. Nothing here reaches the
+//! client; that is the commit's business.
+
+use std::time::{Duration, SystemTime};
+
+use super::{Session, Slot, Status};
+use crate::cache::{Phase, Read};
+use crate::clock::from_ms;
+use crate::error::{Error, ErrorKind, Result};
+use crate::token::SessionId;
+use crate::writer::Lifetime;
+
+impl Session {
+    /// The session's public id, safe to show. `None` while there is no session.
+    pub fn id(&self) -> Option<SessionId> {
+        let now = self.core().clock.now_ms();
+        let slot = self.unit.slot.lock();
+        let entry = slot.entry.as_ref()?;
+        matches!(entry.read(now), Read::Live(_)).then(|| *entry.id())
+    }
+
+    /// The owner the session was assigned to, e.g. `user:42`.
+    pub fn owner(&self) -> Option<String> {
+        self.record()?.owner().map(str::to_owned)
+    }
+
+    /// Assigns the session to an owner, under which it is indexed, or to nobody. Creates the session if it is
+    /// empty. When somebody logs in, call [`renew`](Self::renew) as well.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] for an owner of more than 255 bytes; otherwise as [`put`](Self::put).
+    pub fn set_owner(&self, owner: Option<&str>) -> Result<()> {
+        let limits = self.core().config.limits;
+        self.edit(true, None, |record, meta| {
+            if record.owner() == owner {
+                return Ok((None, ()));
+            }
+            Ok((Some(record.with_owner(&meta, owner, &limits)?), ()))
+        })?;
+        Ok(())
+    }
+
+    /// When the session was created.
+    pub fn created_at(&self) -> Option<SystemTime> {
+        from_ms(self.record()?.meta().created_at)
+    }
+
+    /// When the session was last used by any request, including this one.
+    pub fn last_seen(&self) -> Option<SystemTime> {
+        let slot = self.unit.slot.lock();
+        from_ms(slot.entry.as_ref()?.last_seen())
+    }
+
+    /// The absolute deadline: the session ends then, however much it is used.
+    pub fn deadline(&self) -> Option<SystemTime> {
+        from_ms(self.record()?.deadline())
+    }
+
+    /// How long the session may go unused.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        let ms = self.record()?.meta().idle_timeout?;
+        Some(Duration::from_millis(ms.get()))
+    }
+
+    /// When the session ends if it is not used again: the earlier of its deadline and the end of its idle
+    /// timeout.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        let slot = self.unit.slot.lock();
+        from_ms(slot.entry.as_ref()?.expires_at()?)
+    }
+
+    /// Whether this request created the session, or there is none yet.
+    pub fn is_new(&self) -> bool {
+        let slot = self.unit.slot.lock();
+        slot.entry.as_ref().is_none_or(|e| e.phase() == Phase::Unpublished)
+    }
+
+    /// Whether the session that this handle stood for has ended. After this request destroyed it, a write
+    /// starts a new one and makes this `false` again.
+    pub fn is_revoked(&self) -> bool {
+        let now = self.core().clock.now_ms();
+        let slot = self.unit.slot.lock();
+        match &slot.entry {
+            Some(entry) => !matches!(entry.read(now), Read::Live(_)),
+            None => slot.destroyed,
+        }
+    }
+
+    /// What this request has done to the session.
+    pub fn status(&self) -> Status {
+        let slot = self.unit.slot.lock();
+        if slot.modified || slot.renew.is_some() {
+            Status::Modified
+        } else if slot.destroyed {
+            Status::Destroyed
+        } else {
+            Status::Unmodified
+        }
+    }
+
+    /// Gives the session a new token and a new lifetime, keeping its data: call it whenever privileges change,
+    /// above all at login (OWASP: session fixation).
+    ///
+    /// The swap happens when the response head is produced: until then, and if the response never gets that far,
+    /// the old token works; afterwards it is dead, and other requests that still hold the session
+    /// under it see it as revoked. On an empty session this does nothing: what it becomes gets a fresh token
+    /// anyway.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Revoked`], [`ErrorKind::ReadOnly`], [`ErrorKind::Closed`]; [`ErrorKind::HeadSent`] once the
+    /// response head is out.
+    ///
+    /// # Durability
+    /// Durable before the response is released, at every level.
+    pub fn renew(&self) -> Result<()> {
+        self.ask_for_renewal(Lifetime::Restart)
+    }
+
+    /// As [`renew`](Self::renew), but the absolute deadline stays: for changing tokens every so often.
+    ///
+    /// # Errors
+    /// As [`renew`](Self::renew).
+    pub fn rotate(&self) -> Result<()> {
+        self.ask_for_renewal(Lifetime::Keep)
+    }
+
+    fn ask_for_renewal(&self, lifetime: Lifetime) -> Result<()> {
+        self.core().check_writable()?;
+        let now = self.core().clock.now_ms();
+        let mut slot = self.unit.slot.lock();
+        if slot.head_sent {
+            return Err(Error::new(
+                ErrorKind::HeadSent,
+                "a renewal must come before the response head, which carries the new token",
+            ));
+        }
+        let Some(entry) = &slot.entry else { return Ok(()) };
+        if !matches!(entry.read(now), Read::Live(_)) {
+            return Err(crate::cache::revoked());
+        }
+        if entry.phase() == Phase::Live && slot.renew != Some(Lifetime::Restart) {
+            slot.renew = Some(lifetime);
+        }
+        Ok(())
+    }
+
+    /// Ends the session, now and for good (promise P3): every handle on it, in every request, sees it gone when
+    /// this returns. A later write through this handle starts a new session with a new token.
+    ///
+    /// # Errors
+    /// None today; destroying what is gone already is fine.
+    ///
+    /// # Durability
+    /// The commit at the response head waits until the deletion is durable, at every level.
+    pub fn destroy(&self) -> Result<()> {
+        let mut slot = self.unit.slot.lock();
+        let Some(entry) = slot.entry.take() else { return Ok(()) };
+        let published = entry.phase() != Phase::Unpublished;
+        *slot = Slot {
+            entry: None,
+            token: None,
+            head_sent: slot.head_sent,
+            modified: false,
+            destroyed: true,
+            renew: None,
+            must_wait: slot.must_wait || published,
+            remove: slot.remove || published,
+        };
+        drop(slot);
+        if published {
+            self.core().end(&entry, Phase::Destroyed);
+        }
+        Ok(())
+    }
+
+    /// Waits until everything this session has been given so far is in the store.
+    ///
+    /// A session that this request creates is stored when its response head is produced; then this returns at
+    /// once, and the response waits for the store instead.
+    ///
+    /// # Errors
+    /// The store's error; the changes stay in memory and are retried.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the waiting, not the writing.
+    ///
+    /// # Durability
+    /// `Ok` means that the session survives a crash of process and machine, as far as the store does. An
+    /// in-memory engine has nothing that could survive and returns at once.
+    pub async fn sync(&self) -> Result<()> {
+        {
+            let mut slot = self.unit.slot.lock();
+            if slot.entry.as_ref().is_some_and(|e| e.phase() == Phase::Unpublished) {
+                slot.must_wait = true;
+                return Ok(());
+            }
+        }
+        match self.core().dirty_queue() {
+            Some(queue) => queue.flush().await,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The live handle of a session: what a request sees. It owns the state of one request (a session not yet
+//! published, a renewal not yet delivered) and turns calls into edits of the shared entry; it takes no shard
+//! lock, and runs nothing of the caller's under any lock.
+//!
+//! Lock order: the handle's slot, then the entry, then the queue.
+
+mod commit;
+mod life;
+mod snapshot;
+mod transaction;
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use self::commit::{Commit, Delivery, Issue};
+pub use self::snapshot::Snapshot;
+pub use self::transaction::Transaction;
+use crate::cache::{Edited, Entry, EntryRef, Phase, Read, fresh_meta, revoked};
+use crate::core::Core;
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{Meta, Record};
+use crate::sync::Mutex;
+use crate::token::Token;
+use crate::value::{Encoded, decode};
+use crate::writer::Lifetime;
+
+/// What a request has done to its session so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing that needs to be stored or told to the client.
+    Unmodified,
+    /// Something was written, or a renewal was asked for.
+    Modified,
+    /// The session was destroyed.
+    Destroyed,
+}
+
+/// A live session handle.
+///
+/// One is made per request by [`Engine::session`](crate::Engine::session); clones share it, and may be used from
+/// other tasks and threads, also after the response head is out. Operations happen when they are called,
+/// linearizably with those of every other handle on the same session. Reads and writes are synchronous
+/// and never wait for the store.
+///
+/// When the session ends (destroyed, renewed or revoked by somebody else, expired), reads give nothing
+/// and writes give [`ErrorKind::Revoked`], at once and for ever.
+#[derive(Clone)]
+pub struct Session {
+    unit: Arc<Unit>,
+}
+
+/// The state of one request.
+struct Unit {
+    core: Arc<Core>,
+    slot: Mutex<Slot>,
+}
+
+struct Slot {
+    entry: Option<EntryRef>,
+    /// The token that the client holds or will be given.
+    token: Option<Token>,
+    /// The response head is out: nothing can be delivered to the client any more.
+    head_sent: bool,
+    modified: bool,
+    destroyed: bool,
+    renew: Option<Lifetime>,
+    /// The commit must wait until what this request did is durable, whatever the level.
+    must_wait: bool,
+    /// The client holds a cookie that should be removed.
+    remove: bool,
+}
+
+/// What an edit makes of a record: the new one, if it changed anything, and the caller's result.
+type Change<R> = Result<(Option<Record>, R)>;
+
+impl Session {
+    pub(crate) fn begin(core: Arc<Core>, entry: Option<EntryRef>, token: Option<Token>) -> Self {
+        let slot = Slot {
+            entry,
+            token,
+            head_sent: false,
+            modified: false,
+            destroyed: false,
+            renew: None,
+            must_wait: false,
+            remove: false,
+        };
+        Self { unit: Arc::new(Unit { core, slot: Mutex::new(slot) }) }
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.unit.core
+    }
+
+    /// The current record, if the session is in service.
+    fn record(&self) -> Option<Record> {
+        let now = self.core().clock.now_ms();
+        let entry;
+        {
+            let slot = self.unit.slot.lock();
+            let current = slot.entry.as_ref()?;
+            match current.read(now) {
+                Read::Live(record) => return Some(record),
+                Read::Gone => return None,
+                Read::Due => entry = current.clone(),
+            }
+        }
+        self.core().expire(&entry, now);
+        None
+    }
+
+    /// The entry to write to, created if there is none.
+    fn entry_for_write(&self, slot: &mut Slot, now: u64) -> Result<EntryRef> {
+        if let Some(entry) = &slot.entry {
+            return Ok(entry.clone());
+        }
+        if slot.head_sent {
+            return Err(Error::new(
+                ErrorKind::HeadSent,
+                "the first write to a session must come before the response head, which carries its token",
+            ));
+        }
+        let core = self.core();
+        let token = Token::generate()?;
+        let meta = fresh_meta(now, core.config.lifetime_ms, core.config.idle_ms, core.config.persistent);
+        let entry = Entry::unpublished(token.id(), Record::empty(&meta));
+        slot.token = Some(token);
+        slot.entry = Some(entry.clone());
+        Ok(entry)
+    }
+
+    /// Applies `edit` to the session's record under its lock. With `create`, an empty session comes into being.
+    /// `None` if there is no session, or if the record is no longer `expected`.
+    fn edit<R>(
+        &self,
+        create: bool,
+        expected: Option<&Record>,
+        edit: impl FnOnce(&Record, Meta) -> Change<R>,
+    ) -> Result<Option<R>> {
+        let core = self.core();
+        core.check_writable()?;
+        let now = core.clock.now_ms();
+        let mut slot = self.unit.slot.lock();
+        let had_entry = slot.entry.is_some();
+        if !had_entry && !create {
+            return Ok(None);
+        }
+        let entry = self.entry_for_write(&mut slot, now)?;
+        match entry.edit(core.dirty_queue(), now, expected, edit) {
+            Ok(Edited::Kept(value)) => Ok(Some(value)),
+            Ok(Edited::Replaced { value, grown, _old }) => {
+                slot.modified = true;
+                drop(slot);
+                if entry.phase() != Phase::Unpublished {
+                    core.resize(grown);
+                }
+                Ok(Some(value))
+            }
+            Ok(Edited::Conflict) => Ok(None),
+            Err(error) => {
+                if !had_entry {
+                    // A refused first write leaves the session as empty as it was.
+                    slot.entry = None;
+                    slot.token = None;
+                } else if error.is_revoked() {
+                    drop(slot);
+                    core.expire(&entry, now);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    // ---- data ----
+
+    /// The value under `key`, or `None` if there is none or the session is gone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TypeMismatch`], naming key, wanted and found type, if the value is not a `T`.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let session = sessile_engine::Engine::builder().in_memory()?.session(None).await?;
+    /// session.put("visits", &3)?;
+    /// assert_eq!(session.get::<u32>("visits")?, Some(3));
+    /// assert_eq!(session.get::<u32>("nothing")?, None);
+    /// assert!(session.get::<String>("visits").is_err());
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let Some(record) = self.record() else { return Ok(None) };
+        record.get(key).map(decode).transpose().map_err(|e| e.with_key(key))
+    }
+
+    /// Stores `value` under `key`, replacing what was there. The first write to an empty session creates it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`], [`ErrorKind::Limit`] and [`ErrorKind::Serialize`] for what cannot be stored,
+    /// [`ErrorKind::Revoked`] if the session is gone, [`ErrorKind::HeadSent`] if a session would be created too
+    /// late, [`ErrorKind::ReadOnly`] and [`ErrorKind::Closed`]. Nothing is changed on any of them.
+    ///
+    /// # Durability
+    /// Visible to every handle when it returns; written to the store as the engine's
+    /// [`Durability`](crate::Durability) says.
+    pub fn put<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<()> {
+        let value = Encoded::of(value).map_err(|e| e.with_key(key))?;
+        let limits = self.core().config.limits;
+        self.edit(true, None, |record, meta| Ok((Some(record.put(&meta, key, &value, &limits)?), ())))?;
+        Ok(())
+    }
+
+    /// Takes the value under `key` out: of all concurrent callers exactly one gets it (promise P2).
+    ///
+    /// # Errors
+    /// [`ErrorKind::TypeMismatch`] if the value is not a `T`; it stays where it is. Otherwise as
+    /// [`remove`](Self::remove).
+    pub fn pop<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        loop {
+            let Some(record) = self.record() else { return Ok(None) };
+            let Some(value) = record.get(key) else { return Ok(None) };
+            let value = decode(value).map_err(|e| e.with_key(key))?;
+            // Decoding ran without the lock, so the removal counts only if the record is still the decoded one.
+            let removed =
+                self.edit(false, Some(&record), |record, meta| Ok((record.remove(&meta, key), ())))?;
+            if removed.is_some() {
+                return Ok(Some(value));
+            }
+        }
+    }
+
+    /// Removes `key`. Returns whether it was there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Revoked`], [`ErrorKind::ReadOnly`] or [`ErrorKind::Closed`].
+    pub fn remove(&self, key: &str) -> Result<bool> {
+        let removed = self.edit(false, None, |record, meta| {
+            let new = record.remove(&meta, key);
+            let removed = new.is_some();
+            Ok((new, removed))
+        })?;
+        Ok(removed.unwrap_or(false))
+    }
+
+    /// Atomic read-modify-write of one key: `f` gets the present value and returns the new one, which is
+    /// returned as well. Concurrent updates of the same key all take effect (promise P1).
+    ///
+    /// `f` runs without any lock, so it may use the session itself; it runs again if another request changed
+    /// the session meanwhile.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get) and [`put`](Self::put).
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let session = sessile_engine::Engine::builder().in_memory()?.session(None).await?;
+    /// let visits = session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+    /// assert_eq!(visits, 1);
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
+    pub fn update<T: Serialize + DeserializeOwned>(
+        &self,
+        key: &str,
+        mut f: impl FnMut(Option<T>) -> T,
+    ) -> Result<T> {
+        self.transact(|tx| {
+            let new = f(tx.get(key)?);
+            tx.put(key, &new)?;
+            Ok(new)
+        })
+    }
+
+    /// Changes several keys in one step: all of what `f` does to the [`Transaction`] takes effect, or nothing
+    /// if it returns an error or panics.
+    ///
+    /// `f` runs without any lock and runs again if another request changed the session meanwhile.
+    ///
+    /// # Errors
+    /// What `f` returns, and as [`put`](Self::put).
+    pub fn transact<R>(&self, mut f: impl FnMut(&mut Transaction) -> Result<R>) -> Result<R> {
+        loop {
+            let (created, base) = self.record_for_write()?;
+            let limits = self.core().config.limits;
+            let mut tx = Transaction::new(base.clone(), limits);
+            let result = match f(&mut tx) {
+                Ok(result) => result,
+                Err(error) => {
+                    if created {
+                        self.discard_empty();
+                    }
+                    return Err(error);
+                }
+            };
+            let Some(work) = tx.into_changed(&base) else {
+                if created {
+                    self.discard_empty();
+                }
+                return Ok(result);
+            };
+            let done =
+                self.edit(true, Some(&base), |_, meta| Ok((Some(work.with_meta(&meta)), ())))?;
+            if done.is_some() {
+                return Ok(result);
+            }
+        }
+    }
+
+    /// The record a transaction starts from, and whether the session was created for it.
+    fn record_for_write(&self) -> Result<(bool, Record)> {
+        let core = self.core();
+        core.check_writable()?;
+        let now = core.clock.now_ms();
+        let mut slot = self.unit.slot.lock();
+        let created = slot.entry.is_none();
+        let entry = self.entry_for_write(&mut slot, now)?;
+        match entry.read(now) {
+            Read::Live(record) => Ok((created, record)),
+            Read::Due | Read::Gone => {
+                drop(slot);
+                core.expire(&entry, now);
+                Err(revoked())
+            }
+        }
+    }
+
+    /// Forgets a session that was created for a transaction which wrote nothing.
+    fn discard_empty(&self) {
+        let mut slot = self.unit.slot.lock();
+        let unused = slot.entry.as_ref().is_some_and(|e| e.phase() == Phase::Unpublished) && !slot.modified;
+        if unused {
+            slot.entry = None;
+            slot.token = None;
+        }
+    }
+
+    /// Whether there is a value under `key`.
+    pub fn exists(&self, key: &str) -> bool {
+        self.record().is_some_and(|r| r.get(key).is_some())
+    }
+
+    /// All keys, sorted.
+    pub fn keys(&self) -> Vec<String> {
+        self.record().map(|r| r.keys().map(str::to_owned).collect()).unwrap_or_default()
+    }
+
+    /// Removes all keys. Token, lifetime and owner stay.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    pub fn clear(&self) -> Result<()> {
+        self.edit(false, None, |record, meta| {
+            Ok((if record.is_empty() { None } else { Some(record.cleared(&meta)) }, ()))
+        })?;
+        Ok(())
+    }
+
+    /// The session as it is now: an immutable view that borrows nothing and reads values in place. `None` if
+    /// there is no session.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        self.record().map(Snapshot::new)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.id()).field("status", &self.status()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,106 @@
+//! Counters and health of an engine, as numbers anybody may see.
+
+use std::fmt;
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Numbers of an engine at one moment. They are read one after another, not atomically together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Sessions in the cache, including those that have just ended and await the deletion of their row.
+    pub cached: u64,
+    /// Bytes they use.
+    pub memory_bytes: u64,
+    /// Rows in the store, if it can tell cheaply. Lags behind the cache by up to one window.
+    pub stored: Option<u64>,
+    /// Sessions waiting for the writer.
+    pub dirty: u64,
+    /// Lookups answered from the cache.
+    pub hits: u64,
+    /// Lookups that went to the store.
+    pub misses: u64,
+    /// Sessions published.
+    pub created: u64,
+    /// Sessions renewed.
+    pub renewed: u64,
+    /// Sessions destroyed by their users.
+    pub destroyed: u64,
+    /// Sessions revoked by id.
+    pub revoked: u64,
+    /// Cached sessions that expired.
+    pub expired: u64,
+    /// Rows of expired sessions removed from the store.
+    pub expired_rows: u64,
+    /// Sessions evicted from the cache.
+    pub evicted: u64,
+    /// Records taken out of service because they failed their integrity check.
+    pub quarantined: u64,
+    /// Batches committed.
+    pub commits: u64,
+    /// Changes in them.
+    pub committed_changes: u64,
+    /// Commits that failed.
+    pub commit_failures: u64,
+}
+
+/// Whether the store works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Health {
+    /// It does.
+    Ok,
+    /// The latest commit failed and is being retried; nothing is lost while the process lives.
+    Degraded {
+        /// The store's latest error.
+        error: String,
+    },
+    /// The store's file is in an unknown state: sessions are served from memory and writes are refused.
+    ReadOnly {
+        /// The store's error.
+        error: String,
+    },
+    /// The engine was closed.
+    Closed,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ok => f.write_str("ok"),
+            Self::Degraded { error } => write!(f, "degraded: {error}"),
+            Self::ReadOnly { error } => write!(f, "read-only: {error}"),
+            Self::Closed => f.write_str("closed"),
+        }
+    }
+}
+
+/// The live counters behind [`Stats`].
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) misses: Counter,
+    pub(crate) created: Counter,
+    pub(crate) renewed: Counter,
+    pub(crate) destroyed: Counter,
+    pub(crate) revoked: Counter,
+    pub(crate) expired: Counter,
+    pub(crate) expired_rows: Counter,
+    pub(crate) evicted: Counter,
+    pub(crate) quarantined: Counter,
+    pub(crate) commits: Counter,
+    pub(crate) committed_changes: Counter,
+    pub(crate) commit_failures: Counter,
+}
+
+/// A relaxed counter.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,330 @@
+//! The one thread that writes: it drains the dirty queue, commits batches, retries, and keeps house (wheel,
+//! expired rows). It never runs inside a request and never decides what a session contains.
+//!
+//! Order within a batch: renewals first, so that an entry being re-keyed is held back; then entries, each with
+//! its newest state (a session changed a hundred times in a window is one row); then deletions and
+//! quarantines of bare ids. A failed batch is queued again whole: nothing is lost that memory still holds.
+
+mod queue;
+mod renewal;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+pub(crate) use self::queue::{FlushWait, Queue, Settled, Work, closed};
+pub(crate) use self::renewal::{Lifetime, Renewal, RenewalWait};
+use self::renewal::TakeResult;
+use crate::cache::{Amend, EntryRef, Phase, Pick, WriteMode};
+use crate::core::Core;
+use crate::error::{Error, ErrorKind, StoreError, StoreErrorKind};
+use crate::store::{Change, DynStore, Outcome};
+use crate::sync::Duration;
+use crate::token::SessionId;
+
+/// Changes per transaction: long enough to share its cost, short enough that a waiter behind it waits little.
+const BATCH: usize = 2048;
+/// How long the writer sleeps when nothing happens: the grain of background expiry.
+const IDLE: Duration = Duration::from_secs(1);
+/// Retry pauses after failures: doubled from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// Attempts at the last flush of a closing engine.
+const CLOSING_TRIES: u32 = 5;
+
+/// What a change of a batch was made for.
+enum Item {
+    Write(EntryRef),
+    /// The first half of a replacement, whose second half is a [`Item::Write`].
+    Half,
+    Tombstone(EntryRef),
+    Renewal(Arc<Renewal>),
+    Delete(SessionId),
+    Quarantine(SessionId),
+}
+
+/// A batch being put together.
+#[derive(Default)]
+struct Batch {
+    changes: Vec<Change>,
+    items: Vec<Item>,
+    held: Work,
+}
+
+impl Batch {
+    fn push(&mut self, change: Change, item: Item) {
+        self.changes.push(change);
+        self.items.push(item);
+    }
+}
+
+/// The writer thread's loop. Returns when the engine is closed.
+pub(crate) fn run(core: &Core) {
+    let mut failures = 0_u32;
+    loop {
+        let (work, epoch, closing) = core.queue.wait(IDLE, core.config.window());
+        let ok = core.write_out(work, epoch);
+        core.keep_house();
+        failures = if ok { 0 } else { failures + 1 };
+        if closing {
+            let settled = ok && core.queue.dirty() == 0;
+            if settled || failures >= CLOSING_TRIES || core.is_latched() {
+                return;
+            }
+            pause(FIRST_PAUSE);
+        } else if !ok {
+            core.queue.pause(FIRST_PAUSE.saturating_mul(1 << failures.min(7)).min(LAST_PAUSE));
+        }
+    }
+}
+
+#[cfg(not(feature = "shuttle"))]
+fn pause(d: Duration) {
+    std::thread::sleep(d);
+}
+
+#[cfg(feature = "shuttle")]
+fn pause(_: Duration) {
+    shuttle::thread::yield_now();
+}
+
+impl Core {
+    /// Writes `work` out and settles its epoch. Returns whether all of it could be written.
+    pub(crate) fn write_out(&self, work: Work, epoch: u64) -> bool {
+        let Some(store) = &self.store else {
+            self.queue.settle(epoch, &Settled::Committed);
+            return true;
+        };
+        if work.is_empty() {
+            self.queue.settle(epoch, &Settled::Committed);
+            return true;
+        }
+        let now = self.clock.now_ms();
+        let batch = self.batch(work, now);
+        let held = !batch.held.is_empty();
+        self.queue.put_back(batch.held);
+        let mut changes = batch.changes;
+        let mut items = batch.items;
+        let mut again = Work::default();
+        let mut failure: Option<StoreError> = None;
+        while !changes.is_empty() {
+            let take = batch_end(&items);
+            let rest = (changes.split_off(take), items.split_off(take));
+            if failure.is_none() {
+                match commit(store.as_ref(), now, &changes) {
+                    Ok(outcomes) => {
+                        self.counters.commits.add(1);
+                        self.counters.committed_changes.add(changes.len() as u64);
+                        for (item, outcome) in items.drain(..).zip(outcomes) {
+                            self.applied(item, outcome, &mut again);
+                        }
+                    }
+                    Err(error) => failure = Some(error),
+                }
+            }
+            if let Some(error) = &failure {
+                for item in items.drain(..) {
+                    self.not_applied(item, error, &mut again);
+                }
+            }
+            (changes, items) = rest;
+        }
+        let retry = !again.is_empty();
+        self.queue.put_back(again);
+        let how = match failure {
+            Some(error) => {
+                self.commit_failed(&error);
+                Settled::Failed(error)
+            }
+            None => {
+                self.store_works();
+                if held || retry { Settled::Postponed } else { Settled::Committed }
+            }
+        };
+        let ok = !matches!(how, Settled::Failed(_));
+        self.queue.settle(epoch, &how);
+        if retry && ok {
+            self.queue.nudge();
+        }
+        ok
+    }
+
+    /// Turns queued work into changes.
+    fn batch(&self, work: Work, now: u64) -> Batch {
+        let mut batch = Batch::default();
+        for renewal in work.renewals {
+            match renewal.take(self, now) {
+                TakeResult::Change(change) => batch.push(change, Item::Renewal(renewal)),
+                TakeResult::Hold => batch.held.renewals.push(renewal),
+                TakeResult::Skip => {}
+            }
+        }
+        for entry in work.dirty {
+            let id = *entry.id();
+            match entry.pick() {
+                Pick::Skip => {}
+                Pick::Hold => batch.held.dirty.push(entry),
+                Pick::Delete => batch.push(Change::Delete { id }, Item::Tombstone(entry)),
+                Pick::Write(record, mode) => {
+                    let row = self.row(&id, &record);
+                    match mode {
+                        WriteMode::Insert => batch.push(Change::Insert { id, row }, Item::Write(entry)),
+                        WriteMode::Update => {
+                            let expected = row.version.saturating_sub(1);
+                            batch.push(Change::Update { id, expected, row }, Item::Write(entry));
+                        }
+                        WriteMode::Replace => {
+                            batch.push(Change::Delete { id }, Item::Half);
+                            batch.push(Change::Insert { id, row }, Item::Write(entry));
+                        }
+                    }
+                }
+            }
+        }
+        for id in work.deletes {
+            batch.push(Change::Delete { id }, Item::Delete(id));
+        }
+        for id in work.quarantines {
+            batch.push(Change::Quarantine { id }, Item::Quarantine(id));
+        }
+        batch
+    }
+
+    /// One change of a committed batch.
+    fn applied(&self, item: Item, outcome: Outcome, again: &mut Work) {
+        match item {
+            Item::Write(entry) => match outcome {
+                Outcome::Done => entry.written(),
+                // The store is ours alone, so memory is the truth and the row is to follow it. A missing row was
+                // removed as expired or quarantined; one that exists was left by a commit that failed half way.
+                Outcome::Missing | Outcome::Exists | Outcome::Conflict { .. } => {
+                    let amend =
+                        if outcome == Outcome::Missing { Amend::RowMissing } else { Amend::RowUnknown };
+                    tracing::warn!(target: "sessile", ?outcome, "a stored row was not as expected; writing it anew");
+                    if entry.not_written(amend) {
+                        again.dirty.push(entry);
+                    }
+                }
+            },
+            Item::Tombstone(entry) => {
+                self.cache.remove(&entry);
+            }
+            Item::Renewal(renewal) => match outcome {
+                Outcome::Done => renewal.resolve(self, Ok(())),
+                _ => renewal.resolve(
+                    self,
+                    Err(Error::new(ErrorKind::Store, format!("the store refused to re-key the session: {outcome:?}"))),
+                ),
+            },
+            Item::Half | Item::Delete(_) | Item::Quarantine(_) => {}
+        }
+    }
+
+    /// One change of a batch that failed.
+    fn not_applied(&self, item: Item, error: &StoreError, again: &mut Work) {
+        match item {
+            Item::Write(entry) => {
+                if entry.not_written(Amend::Nothing) {
+                    again.dirty.push(entry);
+                }
+            }
+            Item::Tombstone(entry) => {
+                if entry.not_written(Amend::Nothing) {
+                    again.dirty.push(entry);
+                }
+            }
+            Item::Renewal(renewal) => renewal.resolve(self, Err(error.clone().into())),
+            Item::Delete(id) => again.deletes.push(id),
+            Item::Quarantine(id) => again.quarantines.push(id),
+            Item::Half => {}
+        }
+    }
+
+    /// Background work that is due about once a second.
+    pub(crate) fn keep_house(&self) {
+        let now = self.clock.now_ms();
+        self.turn_wheel(now);
+        if self.is_latched() {
+            return;
+        }
+        let Some(store) = &self.store else { return };
+        if !self.sweep_is_due(now) {
+            return;
+        }
+        // Rows are removed a while after they expired: by then every touch or extension that was made in time has
+        // been written, and a clock that was set wrongly has probably been set right.
+        let due = now.saturating_sub(Self::SWEEP_GRACE_MS);
+        let swept = guarded(store.name(), || pollster::block_on(store.expire(due, now, Self::SWEEP_ROWS)));
+        match swept {
+            Ok(expired) => {
+                self.counters.expired_rows.add(expired.removed);
+                self.sweep_again(now, expired.more);
+            }
+            Err(error) => {
+                tracing::warn!(target: "sessile", %error, "removing expired rows failed; it will be tried again");
+                if !error.kind().is_temporary() {
+                    self.commit_failed(&error);
+                }
+            }
+        }
+    }
+
+    /// Handles up to a slice of the wheel's due items.
+    pub(crate) fn turn_wheel(&self, now: u64) {
+        let mut due = Vec::new();
+        let more = self.wheel.lock().advance(now / 1000, Self::WHEEL_SLICE, &mut due);
+        for item in due {
+            #[expect(clippy::cast_possible_truncation, reason = "entries keep the low 32 bits of their tick")]
+            let Some(entry) = self.cache.get_by_bucket(item.hash, item.tick as u32) else { continue };
+            match entry.expires_at() {
+                None => {}
+                Some(at) if now >= at => self.expire(&entry, now),
+                Some(at) => self.arm(&entry, at),
+            }
+        }
+        if more {
+            self.queue.nudge();
+        }
+    }
+}
+
+/// Where a batch ends: at the limit, but never between the halves of a replacement.
+fn batch_end(items: &[Item]) -> usize {
+    if items.len() <= BATCH {
+        return items.len();
+    }
+    if matches!(items[BATCH - 1], Item::Half) { BATCH - 1 } else { BATCH }
+}
+
+/// Commits one batch; an exclusive store must answer for every change.
+fn commit(store: &dyn DynStore, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
+    let outcomes = guarded(store.name(), || pollster::block_on(store.commit(now, changes)))?;
+    if outcomes.len() == changes.len() {
+        Ok(outcomes)
+    } else {
+        Err(StoreError::new(
+            StoreErrorKind::Io,
+            store.name(),
+            format!("it answered {} outcomes to {} changes", outcomes.len(), changes.len()),
+        ))
+    }
+}
+
+/// Runs a store call; a panic in it is an error like any other, and leaves what it did unknown.
+fn guarded<T>(name: &'static str, call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Io, name, "it panicked")))
+}
+
+impl Phase {
+    /// The event's name in traces.
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Unpublished => "unpublished",
+            Self::Live => "live",
+            Self::Destroyed => "destroyed",
+            Self::Renewed => "renewed",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Moving a session to a new id so that there is never a moment without a valid row, and so that nothing
+//! changes for anybody until the response that carries the new token is on its way (promise P4).
+//!
+//! 1. The request queues a [`Renewal`] and waits. The old token works.
+//! 2. The writer takes the record as it is and has the store re-key it. The old token still works, from memory;
+//!    changes made now are held back.
+//! 3. The waiting future, when it is next polled, swaps the entries in memory and is ready: the old token is
+//!    dead, for every handle, and changes made since step 2 move along.
+//!
+//! If the future is dropped before step 3 (the client went away, the handler's layer timed out) the session goes
+//! on under its old id, and the store is told to move the row back. A crash between a re-key that
+//! nobody waits for and that correction costs the user a login; it never brings a session back.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::cache::EntryRef;
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::record::Record;
+use crate::store::{Change, Row};
+use crate::sync::Mutex;
+use crate::token::SessionId;
+
+/// What a renewal does to the absolute deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// It starts anew: `renew`.
+    Restart,
+    /// It stays: `rotate`.
+    Keep,
+}
+
+/// A session on its way to a new id.
+pub(crate) struct Renewal {
+    pub(crate) old: EntryRef,
+    pub(crate) new_id: SessionId,
+    lifetime: Lifetime,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// Waiting for the writer.
+    Queued(Option<Waker>),
+    /// The writer is having the store re-key this record.
+    Taken(Record, Option<Waker>),
+    /// The store has re-keyed this record; the future must swap the entries.
+    Stored(Record),
+    /// It failed; the old id goes on.
+    Failed(Error),
+    /// The future was dropped while the writer was at work.
+    Abandoned,
+    /// Nothing is left to do.
+    Over,
+}
+
+/// What the writer should do with a queued renewal.
+pub(crate) enum TakeResult {
+    /// Commit this change.
+    Change(Change),
+    /// Another renewal of the same session is under way.
+    Hold,
+    /// Nothing.
+    Skip,
+}
+
+impl Renewal {
+    pub(crate) fn new(old: EntryRef, new_id: SessionId, lifetime: Lifetime) -> Self {
+        Self { old, new_id, lifetime, state: Mutex::new(State::Queued(None)) }
+    }
+
+    /// The record as it is stored under the new id.
+    fn moved(&self, core: &Core, record: &Record, now: u64, version: u64) -> Record {
+        let mut meta = record.meta();
+        meta.version = version;
+        meta.last_seen = now;
+        if self.lifetime == Lifetime::Restart {
+            meta.deadline = now.saturating_add(core.config.lifetime_ms);
+        }
+        record.with_meta(&meta)
+    }
+
+    fn row(&self, core: &Core, record: &Record, now: u64) -> Row {
+        core.row(&self.new_id, &self.moved(core, record, now, 1))
+    }
+
+    /// The writer takes the renewal up.
+    pub(crate) fn take(&self, core: &Core, now: u64) -> TakeResult {
+        let mut state = self.state.lock();
+        let State::Queued(waker) = &mut *state else { return TakeResult::Skip };
+        let waker = waker.take();
+        match self.old.take_for_renewal(now) {
+            Ok(Some(taken)) => {
+                let row = self.row(core, &taken.record, now);
+                *state = State::Taken(taken.record, waker);
+                TakeResult::Change(if taken.stored {
+                    Change::Rekey { from: *self.old.id(), to: self.new_id, row }
+                } else {
+                    Change::Insert { id: self.new_id, row }
+                })
+            }
+            Ok(None) => {
+                *state = State::Queued(waker);
+                TakeResult::Hold
+            }
+            Err(error) => {
+                *state = State::Failed(error);
+                drop(state);
+                wake(waker);
+                TakeResult::Skip
+            }
+        }
+    }
+
+    /// The writer's commit ended.
+    pub(crate) fn resolve(&self, core: &Core, result: Result<()>) {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Taken(record, waker) => {
+                *state = match result {
+                    Ok(()) => State::Stored(record),
+                    Err(error) => {
+                        self.give_up(core, false);
+                        State::Failed(error)
+                    }
+                };
+                drop(state);
+                wake(waker);
+            }
+            State::Abandoned => {
+                drop(state);
+                self.give_up(core, result.is_ok());
+            }
+            other => *state = other,
+        }
+    }
+
+    /// The session goes on under its old id.
+    fn give_up(&self, core: &Core, rekeyed: bool) {
+        self.old.abort_renewal(&core.queue, rekeyed);
+        // A failed commit may have reached the disk all the same; deleting is idempotent.
+        core.queue.push_delete(self.new_id);
+        core.queue.nudge();
+    }
+
+    /// Swaps the entries in memory.
+    fn finish(&self, core: &Core, stored: Option<&Record>) -> Result<EntryRef> {
+        let now = core.clock.now_ms();
+        match self.old.finish_renewal() {
+            Ok(newest) => {
+                let bytes = newest.byte_len();
+                let changed = stored.is_some_and(|s| !s.ptr_eq(&newest));
+                let record = self.moved(core, &newest, now, if changed { 2 } else { 1 });
+                Ok(core.moved(&self.old, bytes, self.new_id, record, stored.is_some(), changed))
+            }
+            Err(error) => {
+                // Destroyed in the meantime: logout wins, and the row under the new id must go.
+                if stored.is_some() {
+                    core.queue.push_delete(self.new_id);
+                    core.queue.nudge();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Renews at once, for an engine without a store.
+    pub(crate) fn run_in_memory(&self, core: &Core) -> Result<EntryRef> {
+        self.finish(core, None)
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// Waits for a renewal and completes it.
+///
+/// # Cancel safety
+/// Dropping it before it is ready leaves the session under its old id.
+pub(crate) struct RenewalWait {
+    core: Arc<Core>,
+    renewal: Arc<Renewal>,
+}
+
+impl RenewalWait {
+    pub(crate) fn start(core: Arc<Core>, renewal: Renewal) -> Self {
+        let renewal = Arc::new(renewal);
+        core.queue.push_renewal(renewal.clone());
+        Self { core, renewal }
+    }
+}
+
+impl Future for RenewalWait {
+    type Output = Result<EntryRef>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.renewal.state.lock();
+        match &mut *state {
+            State::Queued(waker) | State::Taken(_, waker) => {
+                *waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => {
+                let result = match std::mem::replace(&mut *state, State::Over) {
+                    State::Stored(record) => {
+                        drop(state);
+                        self.renewal.finish(&self.core, Some(&record))
+                    }
+                    State::Failed(error) => Err(error),
+                    _ => Err(crate::cache::revoked()),
+                };
+                self.core.queue.nudge();
+                Poll::Ready(result)
+            }
+        }
+    }
+}
+
+impl Drop for RenewalWait {
+    fn drop(&mut self) {
+        let mut state = self.renewal.state.lock();
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Taken(..) => *state = State::Abandoned,
+            State::Stored(_) => {
+                drop(state);
+                self.renewal.give_up(&self.core, true);
+            }
+            _ => {}
+        }
+    }
+}
