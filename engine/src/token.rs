@@ -1,11 +1,214 @@
 //! The secret [`Token`] and its public hash, the [`SessionId`]. The only place that draws random bytes.
+//!
+//! It never keeps a token on the heap, never prints one, and never compares two: a session is found by its
+//! id, so no timing of a comparison can tell anything about a token.
 
 use std::fmt;
+use std::ops::Deref;
+use std::str::FromStr;
 
-/// The secret that a client presents.
-pub struct Token([u8; 32]);
+use serde::de::{self, Deserialize, Deserializer};
+use serde::ser::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroize;
 
-/// The hash of a [`Token`]: the only key that a store, a log or a listing ever sees.
+use crate::error::{Error, ErrorKind, Result};
+
+#[cfg(test)]
+mod tests;
+
+const TOKEN_BYTES: usize = 32;
+/// 256 bits in sextets: 42 whole ones and a last one whose two low bits are padding.
+const TOKEN_CHARS: usize = 43;
+const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// The secret that a client presents: 256 random bits.
+///
+/// The bytes are overwritten when the value is dropped, `Debug` does not show them, and there is neither
+/// `Display` nor `PartialEq`. Stores, logs and listings use [`Token::id`].
+#[derive(Clone)]
+pub struct Token([u8; TOKEN_BYTES]);
+
+impl Token {
+    /// A new token from the operating system's random source.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Random`] if the operating system gives no random bytes. There is no weaker fallback.
+    ///
+    /// # Complexity
+    /// One system call.
+    pub fn generate() -> Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "the one place where randomness is drawn")]
+        Self::generate_with(getrandom::fill)
+    }
+
+    fn generate_with(fill: impl FnOnce(&mut [u8]) -> Result<(), getrandom::Error>) -> Result<Self> {
+        // Filled in place: a copy of the bytes would outlive the token on the stack.
+        let mut token = Self([0; TOKEN_BYTES]);
+        fill(&mut token.0).map_err(|e| {
+            Error::new(ErrorKind::Random, "the operating system gave no random bytes").with_source(e)
+        })?;
+        Ok(token)
+    }
+
+    /// The token written as `text`, or `None` if that is not the canonical form of any token.
+    ///
+    /// Canonical are exactly 43 characters of the base64url alphabet, without padding, the two unused bits of
+    /// the last one zero. So each token has one spelling, and whatever `parse` accepts [`Token::encode`]
+    /// gives back.
+    ///
+    /// # Complexity
+    /// A wrong length is refused at once. Else every character is read, whether or not an earlier one is
+    /// wrong, and nothing is allocated.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let text: &[u8; TOKEN_CHARS] = text.try_into().ok()?;
+        let mut token = Self([0; TOKEN_BYTES]);
+        let (quads, last) = text.as_chunks::<4>();
+        let (triples, rest) = token.0.as_chunks_mut::<3>();
+        let mut bad = 0u32;
+        for (quad, triple) in quads.iter().zip(triples) {
+            let bits = quad.iter().fold(0u32, |bits, &c| {
+                let s = sextet(c);
+                bad |= s;
+                bits << 6 | s & 63
+            });
+            let [_, a, b, c] = bits_of(bits);
+            *triple = [a, b, c];
+        }
+        let bits = last.iter().fold(0u32, |bits, &c| {
+            let s = sextet(c);
+            bad |= s;
+            bits << 6 | s & 63
+        });
+        // 18 bits, of which the two lowest belong to no byte.
+        let [_, _, a, b] = bits_of(bits >> 2);
+        rest.copy_from_slice(&[a, b]);
+        (bad <= 63 && bits & 3 == 0).then_some(token)
+    }
+
+    /// The 43 characters to hand to the client.
+    #[must_use]
+    pub fn encode(&self) -> EncodedToken {
+        let mut out = EncodedToken([0; TOKEN_CHARS]);
+        let (triples, rest) = self.0.as_chunks::<3>();
+        let (quads, last) = out.0.as_chunks_mut::<4>();
+        for (triple, quad) in triples.iter().zip(quads) {
+            let bits = triple.iter().fold(0u32, |bits, &b| bits << 8 | u32::from(b));
+            for (i, c) in quad.iter_mut().enumerate() {
+                *c = character(bits >> (18 - 6 * i));
+            }
+        }
+        let bits = rest.iter().fold(0u32, |bits, &b| bits << 8 | u32::from(b)) << 2;
+        for (i, c) in last.iter_mut().enumerate() {
+            *c = character(bits >> (12 - 6 * i));
+        }
+        out
+    }
+
+    /// The id of the session that this token opens: the SHA-256 of its bytes.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        SessionId(Sha256::digest(self.0).into())
+    }
+
+    #[cfg(test)]
+    #[allow(dead_code, reason = "for the tests of any module")]
+    pub(crate) fn from_bytes(bytes: [u8; TOKEN_BYTES]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// The value of a base64url character, or a number above 63. Plain arithmetic: a table would be indexed with
+/// secret characters.
+#[inline]
+fn sextet(c: u8) -> u32 {
+    let up = c.wrapping_sub(b'A');
+    let low = c.wrapping_sub(b'a');
+    let digit = c.wrapping_sub(b'0');
+    let mut s = 255;
+    s = if up < 26 { up } else { s };
+    s = if low < 26 { low + 26 } else { s };
+    s = if digit < 10 { digit + 52 } else { s };
+    s = if c == b'-' { 62 } else { s };
+    s = if c == b'_' { 63 } else { s };
+    u32::from(s)
+}
+
+#[inline]
+fn character(bits: u32) -> u8 {
+    BASE64URL[(bits & 63) as usize]
+}
+
+/// The bytes of `bits`, the highest first.
+#[inline]
+fn bits_of(bits: u32) -> [u8; 4] {
+    let [a, b, c, d] = bits.to_le_bytes();
+    [d, c, b, a]
+}
+
+/// A [`Token`] in its written form: 43 ASCII characters on the stack, overwritten when dropped.
+///
+/// It is as secret as the token. `Debug` does not show it; write it with [`as_str`](Self::as_str).
+pub struct EncodedToken([u8; TOKEN_CHARS]);
+
+impl EncodedToken {
+    /// The characters, safe in a cookie, a header or a URL as they are.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("base64url is ASCII")
+    }
+
+    /// The same as bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; TOKEN_CHARS] {
+        &self.0
+    }
+}
+
+impl Deref for EncodedToken {
+    type Target = str;
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for EncodedToken {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl Drop for EncodedToken {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for EncodedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EncodedToken(…)")
+    }
+}
+
+/// The hash of a [`Token`]: the only key that a store, a log or a listing ever sees. Safe to show; nobody can
+/// get from it to the token.
+///
+/// It is written as 64 lowercase hexadecimal digits, in `Display`, `FromStr` and serde's human-readable
+/// formats alike; other serde formats get the 32 bytes. `Debug` shows the first 8 digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId([u8; 32]);
 
@@ -15,19 +218,105 @@ impl SessionId {
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
+
     /// The 32 bytes of the id.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// The first eight bytes as a number, used as a hash without any further hashing.
+    ///
+    /// That is safe against chosen collisions because only ids of tokens that [`Token::generate`] drew are
+    /// ever put into a table: a client can look up an id of his choice, but not have one stored.
+    #[must_use]
+    #[inline]
+    pub(crate) const fn bucket(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    fn hex(&self) -> [u8; 64] {
+        let mut out = [0; 64];
+        for (pair, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+            *pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
+        }
+        out
+    }
 }
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(std::str::from_utf8(&self.hex()).expect("hexadecimal is ASCII"))
+    }
+}
+
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionId")
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "SessionId({a:02x}{b:02x}{c:02x}{d:02x}…)")
     }
 }
-impl fmt::Debug for Token {
+
+impl FromStr for SessionId {
+    type Err = ParseSessionIdError;
+
+    fn from_str(s: &str) -> Result<Self, ParseSessionIdError> {
+        let digits: &[u8; 64] = s.as_bytes().try_into().map_err(|_| ParseSessionIdError(()))?;
+        let mut id = [0; 32];
+        for (byte, &[high, low]) in id.iter_mut().zip(digits.as_chunks::<2>().0) {
+            *byte = nibble(high)? << 4 | nibble(low)?;
+        }
+        Ok(Self(id))
+    }
+}
+
+fn nibble(c: u8) -> Result<u8, ParseSessionIdError> {
+    match c {
+        b'0'..=b'9' => Ok(c - b'0'),
+        b'a'..=b'f' => Ok(c - b'a' + 10),
+        _ => Err(ParseSessionIdError(())),
+    }
+}
+
+impl Serialize for SessionId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Hex;
+        impl de::Visitor<'_> for Hex {
+            type Value = SessionId;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("64 lowercase hexadecimal digits")
+            }
+            fn visit_str<E: de::Error>(self, s: &str) -> Result<SessionId, E> {
+                s.parse().map_err(E::custom)
+            }
+        }
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_str(Hex)
+        } else {
+            Deserialize::deserialize(deserializer).map(Self)
+        }
+    }
+}
+
+/// A text is no [`SessionId`]: it has another length than 64, or a character other than `0`–`9` and `a`–`f`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParseSessionIdError(());
+
+impl fmt::Display for ParseSessionIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
+        f.write_str("a session id is 64 lowercase hexadecimal digits")
     }
 }
+
+impl std::error::Error for ParseSessionIdError {}
