@@ -27,7 +27,7 @@ mod modelled {
         AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
     };
     use std::ops::{Deref, DerefMut};
-    use std::time::Duration;
+    pub(crate) use std::time::Duration;
 
     fn held<G>(r: std::sync::LockResult<G>) -> G {
         r.unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -14,6 +14,7 @@
 //!   the first change after a pick-up by the writer, not with every change.
 
 use std::num::NonZeroU64;
+use std::ops::Deref;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Meta, Record};
@@ -22,7 +23,27 @@ use crate::token::SessionId;
 use crate::writer::Queue;
 
 /// Shared ownership of an entry. The map holds one count; every handle and queue slot holds another.
-pub(crate) type EntryRef = triomphe::Arc<Entry>;
+#[derive(Clone)]
+pub(crate) struct EntryRef(triomphe::Arc<Entry>);
+
+impl Deref for EntryRef {
+    type Target = Entry;
+    #[inline]
+    fn deref(&self) -> &Entry {
+        &self.0
+    }
+}
+
+impl EntryRef {
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        triomphe::Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether this is the only count.
+    pub(crate) fn is_unshared(&self) -> bool {
+        triomphe::Arc::count(&self.0) == 1
+    }
+}
 
 /// Where an entry is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,14 +184,14 @@ impl Entry {
 
     fn new(id: SessionId, record: Option<Record>, phase: Phase, flags: u8) -> EntryRef {
         let last_seen = record.as_ref().map_or(0, Record::last_seen);
-        triomphe::Arc::new(Self {
+        EntryRef(triomphe::Arc::new(Self {
             id,
             record: RwLock::new(record),
             last_seen: AtomicU64::new(last_seen),
             armed: AtomicU32::new(0),
             phase: AtomicU8::new(phase as u8),
             flags: AtomicU8::new(flags),
-        })
+        }))
     }
 
     pub(crate) fn id(&self) -> &SessionId {
@@ -249,94 +270,6 @@ impl Entry {
             Some(r) if now < self.expiry(r) => Some((r.last_seen(), r.idle_timeout_ms())),
             _ => None,
         }
-    }
-
-    /// Replaces the record under the lock by what `edit` makes of it. With `expected`, only if the record is
-    /// still that one. `edit` is engine code: nothing of the user's runs under the lock.
-    pub(crate) fn edit<R>(
-        self: &EntryRef,
-        queue: Option<&Queue>,
-        now: u64,
-        expected: Option<&Record>,
-        edit: impl FnOnce(&Record, Meta) -> Result<(Option<Record>, R)>,
-    ) -> Result<Edited<R>> {
-        let mut slot = self.record.write();
-        let Some(record) = &*slot else { return Err(revoked()) };
-        if now >= self.expiry(record) {
-            return Err(revoked());
-        }
-        if expected.is_some_and(|e| !e.ptr_eq(record)) {
-            return Ok(Edited::Conflict);
-        }
-        let flags = self.flags();
-        let live = self.phase() == Phase::Live;
-        let mut meta = record.meta();
-        if live && flags & DIRTY == 0 {
-            meta.version += 1;
-        }
-        meta.last_seen = meta.last_seen.max(self.last_seen());
-        let (new, value) = edit(record, meta)?;
-        let Some(new) = new else { return Ok(Edited::Kept(value)) };
-        let grown = isize_of(new.byte_len()) - isize_of(record.byte_len());
-        let Some(old) = slot.replace(new) else { return Err(revoked()) };
-        if live {
-            self.set_flags(flags | DIRTY);
-            self.enqueue(queue);
-        }
-        Ok(Edited::Replaced { value, grown, _old: old })
-    }
-
-    /// Puts the entry on the queue unless it is there. The caller holds the write lock.
-    fn enqueue(self: &EntryRef, queue: Option<&Queue>) {
-        let flags = self.flags();
-        if flags & QUEUED != 0 {
-            return;
-        }
-        if let Some(queue) = queue {
-            self.set_flags(flags | QUEUED);
-            queue.push_dirty(self.clone());
-        }
-    }
-
-    /// Puts the entry into service. Returns its record's size in bytes.
-    pub(crate) fn publish(self: &EntryRef, queue: Option<&Queue>) -> usize {
-        let slot = self.record.write();
-        self.set_phase(Phase::Live);
-        self.set_flags(DIRTY);
-        self.enqueue(queue);
-        slot.as_ref().map_or(0, Record::byte_len)
-    }
-
-    /// Ends the session for good; every handle sees it at once, and its row will be deleted. `None` if it had
-    /// ended before, else the bytes freed.
-    pub(crate) fn revoke(self: &EntryRef, queue: Option<&Queue>, reason: Phase) -> Option<usize> {
-        debug_assert!(reason.is_gone());
-        self.end(queue, reason, |_| true)
-    }
-
-    /// As [`revoke`](Self::revoke) with [`Phase::Expired`], but only if the expiry is due at `now`.
-    pub(crate) fn expire(self: &EntryRef, queue: Option<&Queue>, now: u64) -> Option<usize> {
-        self.end(queue, Phase::Expired, |record| now >= self.expiry(record))
-    }
-
-    fn end(
-        self: &EntryRef,
-        queue: Option<&Queue>,
-        reason: Phase,
-        really: impl FnOnce(&Record) -> bool,
-    ) -> Option<usize> {
-        let mut slot = self.record.write();
-        if !slot.as_ref().is_some_and(really) {
-            return None;
-        }
-        let old = slot.take()?;
-        let published = self.phase() == Phase::Live;
-        self.set_phase(reason);
-        if published {
-            self.enqueue(queue);
-        }
-        drop(slot);
-        Some(old.byte_len())
     }
 
     /// Whether nothing would be lost if the map forgot this entry. The caller holds the map's write lock and
@@ -422,9 +355,110 @@ impl Entry {
         Ok(Some(Taken { record: record.clone(), stored: flags & STORED != 0 }))
     }
 
+    /// Ends this entry in favour of another: takes the newest record out. Everyone who still holds this
+    /// entry is revoked.
+    pub(crate) fn finish_renewal(&self) -> Result<Record> {
+        let mut slot = self.record.write();
+        let Some(record) = slot.take() else { return Err(revoked()) };
+        self.set_phase(Phase::Renewed);
+        self.set_flags(self.flags() & !(RENEWING | DIRTY));
+        Ok(record)
+    }
+}
+
+/// What changes an entry so that the store must follow: these put it on the queue, and so need a count.
+impl EntryRef {
+    /// Replaces the record under the lock by what `edit` makes of it. With `expected`, only if the record is
+    /// still that one. `edit` is engine code: nothing of the user's runs under the lock.
+    pub(crate) fn edit<R>(
+        &self,
+        queue: Option<&Queue>,
+        now: u64,
+        expected: Option<&Record>,
+        edit: impl FnOnce(&Record, Meta) -> Result<(Option<Record>, R)>,
+    ) -> Result<Edited<R>> {
+        let mut slot = self.record.write();
+        let Some(record) = &*slot else { return Err(revoked()) };
+        if now >= self.expiry(record) {
+            return Err(revoked());
+        }
+        if expected.is_some_and(|e| !e.ptr_eq(record)) {
+            return Ok(Edited::Conflict);
+        }
+        let flags = self.flags();
+        let live = self.phase() == Phase::Live;
+        let mut meta = record.meta();
+        if live && flags & DIRTY == 0 {
+            meta.version += 1;
+        }
+        meta.last_seen = meta.last_seen.max(self.last_seen());
+        let (new, value) = edit(record, meta)?;
+        let Some(new) = new else { return Ok(Edited::Kept(value)) };
+        let grown = isize_of(new.byte_len()) - isize_of(record.byte_len());
+        let Some(old) = slot.replace(new) else { return Err(revoked()) };
+        if live {
+            self.set_flags(flags | DIRTY);
+            self.enqueue(queue);
+        }
+        Ok(Edited::Replaced { value, grown, _old: old })
+    }
+
+    /// Puts the entry on the queue unless it is there. The caller holds the write lock.
+    fn enqueue(&self, queue: Option<&Queue>) {
+        let flags = self.flags();
+        if flags & QUEUED != 0 {
+            return;
+        }
+        if let Some(queue) = queue {
+            self.set_flags(flags | QUEUED);
+            queue.push_dirty(self.clone());
+        }
+    }
+
+    /// Puts the entry into service. Returns its record's size in bytes.
+    pub(crate) fn publish(&self, queue: Option<&Queue>) -> usize {
+        let slot = self.record.write();
+        self.set_phase(Phase::Live);
+        self.set_flags(DIRTY);
+        self.enqueue(queue);
+        slot.as_ref().map_or(0, Record::byte_len)
+    }
+
+    /// Ends the session for good; every handle sees it at once, and its row will be deleted. `None` if it had
+    /// ended before, else the bytes freed.
+    pub(crate) fn revoke(&self, queue: Option<&Queue>, reason: Phase) -> Option<usize> {
+        debug_assert!(reason.is_gone());
+        self.end(queue, reason, |_| true)
+    }
+
+    /// As [`revoke`](Self::revoke) with [`Phase::Expired`], but only if the expiry is due at `now`.
+    pub(crate) fn expire(&self, queue: Option<&Queue>, now: u64) -> Option<usize> {
+        self.end(queue, Phase::Expired, |record| now >= self.expiry(record))
+    }
+
+    fn end(
+        &self,
+        queue: Option<&Queue>,
+        reason: Phase,
+        really: impl FnOnce(&Record) -> bool,
+    ) -> Option<usize> {
+        let mut slot = self.record.write();
+        if !slot.as_ref().is_some_and(really) {
+            return None;
+        }
+        let old = slot.take()?;
+        let published = self.phase() == Phase::Live;
+        self.set_phase(reason);
+        if published {
+            self.enqueue(queue);
+        }
+        drop(slot);
+        Some(old.byte_len())
+    }
+
     /// Gives the renewal up: the session goes on under this id. `rekeyed` says that the store has moved the
     /// row already, so that it must be inserted again.
-    pub(crate) fn abort_renewal(self: &EntryRef, queue: &Queue, rekeyed: bool) {
+    pub(crate) fn abort_renewal(&self, queue: &Queue, rekeyed: bool) {
         let slot = self.record.write();
         let mut flags = self.flags() & !RENEWING;
         if rekeyed {
@@ -435,16 +469,6 @@ impl Entry {
         if slot.is_none() || flags & DIRTY != 0 {
             self.enqueue(Some(queue));
         }
-    }
-
-    /// Ends this entry in favour of another: takes the newest record out. Everyone who still holds this
-    /// entry is revoked.
-    pub(crate) fn finish_renewal(&self) -> Result<Record> {
-        let mut slot = self.record.write();
-        let Some(record) = slot.take() else { return Err(revoked()) };
-        self.set_phase(Phase::Renewed);
-        self.set_flags(self.flags() & !(RENEWING | DIRTY));
-        Ok(record)
     }
 }
 

@@ -43,7 +43,7 @@ impl Cache {
             let Some(entry) = map.get_bucket(start.wrapping_add(step) % buckets) else { continue };
             seen += 1;
             // One count means: only the map holds it, and under the write lock nobody can take another.
-            if triomphe::Arc::count(entry) == 1 && entry.is_clean() {
+            if entry.is_unshared() && entry.is_clean() {
                 let last_seen = entry.last_seen();
                 if oldest.as_ref().is_none_or(|(o, _)| last_seen < *o) {
                     oldest = Some((last_seen, entry.clone()));
@@ -55,7 +55,7 @@ impl Cache {
         }
         let (_, victim) = oldest?;
         let hash = victim.id().bucket();
-        let found = map.find_entry(hash, |e| triomphe::Arc::ptr_eq(e, &victim)).ok()?;
+        let found = map.find_entry(hash, |e| e.is(&victim)).ok()?;
         self.removals[stripe(victim.id())].fetch_add(1, Ordering::SeqCst);
         found.remove();
         drop(map);

@@ -129,7 +129,7 @@ impl Cache {
     pub(crate) fn remove(&self, entry: &EntryRef) -> bool {
         let hash = entry.id().bucket();
         let mut map = self.shard(hash).map.write();
-        let Ok(found) = map.find_entry(hash, |e| triomphe::Arc::ptr_eq(e, entry)) else { return false };
+        let Ok(found) = map.find_entry(hash, |e| e.is(entry)) else { return false };
         self.removals[stripe(entry.id())].fetch_add(1, Ordering::SeqCst);
         let (removed, _) = found.remove();
         drop(map);

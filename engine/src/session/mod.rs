@@ -155,7 +155,7 @@ impl Session {
                 slot.modified = true;
                 drop(slot);
                 if entry.phase() != Phase::Unpublished {
-                    core.resize(grown);
+                    core.cache.resize(grown);
                 }
                 Ok(Some(value))
             }
