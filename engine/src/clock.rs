@@ -115,6 +115,14 @@ impl EngineClock {
         Self { source, offset: wall.max(floor_ms).wrapping_sub(mono) }
     }
 
+    /// The wall clock now: only for dates that leave the process, never for deciding what has expired.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        match &self.source {
+            Source::System(c) => c.wall_ms(),
+            Source::Custom(c) => c.wall_ms(),
+        }
+    }
+
     /// Engine time now, in ms since the Unix epoch.
     #[inline]
     pub(crate) fn now_ms(&self) -> u64 {
@@ -140,6 +148,13 @@ pub(crate) fn duration_ms(d: Duration) -> u64 {
 /// `t` in ms since the Unix epoch; times before it are 0.
 pub(crate) fn to_ms(t: SystemTime) -> u64 {
     t.duration_since(UNIX_EPOCH).map_or(0, duration_ms)
+}
+
+/// The point in time `ms` after the Unix epoch, at most the end of the year 9999 (the last a date header can
+/// name).
+pub(crate) fn from_ms_saturating(ms: u64) -> SystemTime {
+    const END_OF_9999_MS: u64 = 253_402_300_799_000;
+    UNIX_EPOCH + Duration::from_millis(ms.min(END_OF_9999_MS))
 }
 
 /// The point in time `ms` after the Unix epoch, or `None` beyond what the platform can represent.

@@ -118,6 +118,11 @@ impl Engine {
         }
     }
 
+    /// Whether `other` is a clone of this engine.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.handle, &other.handle)
+    }
+
     /// Waits until everything written so far is in the store.
     ///
     /// # Errors

@@ -6,10 +6,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Session, Slot};
 use crate::cache::{Entry, EntryRef, Phase, Read};
+use crate::clock::from_ms_saturating;
 use crate::config::Durability;
 use crate::core::Core;
 use crate::engine::polled_after_completion;
@@ -38,6 +39,8 @@ pub struct Issue {
     pub token: Token,
     /// How long the session may live from now on.
     pub max_age: Duration,
+    /// The same as a point in time by the wall clock of this moment, for cookies that need a date.
+    pub expires_at: SystemTime,
     /// Whether the client should keep the token beyond its own session (a persistent cookie).
     pub persistent: bool,
 }
@@ -190,9 +193,11 @@ fn issue(core: &Core, slot: &Slot) -> Result<Delivery> {
     let (Some(entry), Some(token)) = (&slot.entry, &slot.token) else { return Ok(Delivery::Nothing) };
     // Ended in the very moment it was to be delivered: then there is nothing to deliver.
     let Read::Live(record) = entry.read(now) else { return Ok(Delivery::Nothing) };
+    let left = record.deadline().saturating_sub(now);
     Ok(Delivery::Issue(Issue {
         token: token.clone(),
-        max_age: Duration::from_millis(record.deadline().saturating_sub(now)),
+        max_age: Duration::from_millis(left),
+        expires_at: from_ms_saturating(core.clock.wall_ms().saturating_add(left)),
         persistent: record.meta().persistent,
     }))
 }
