@@ -71,7 +71,8 @@ impl Level {
         };
         let distance = slot.wrapping_sub(from) & (self.slots.len() - 1);
         let start = ((position >> self.shift) + distance as u64) << self.shift;
-        Some(start.max(position))
+        debug_assert!(start >= position, "a slot was passed over, or filled for the span of the position");
+        Some(start)
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
