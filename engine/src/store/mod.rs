@@ -3,9 +3,13 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(any(test, feature = "conformance"))]
+pub mod fault;
 mod memory;
 #[cfg(feature = "redb")]
 mod redb;
+#[cfg(feature = "redb")]
+mod row;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -253,7 +257,11 @@ pub trait DynStore: Send + Sync + 'static {
     /// See [`Store::load`].
     fn load<'a>(&'a self, id: &'a SessionId) -> BoxFuture<'a, Result<Option<Row>, StoreError>>;
     /// See [`Store::commit`].
-    fn commit<'a>(&'a self, now: u64, changes: &'a [Change]) -> BoxFuture<'a, Result<Vec<Outcome>, StoreError>>;
+    fn commit<'a>(
+        &'a self,
+        now: u64,
+        changes: &'a [Change],
+    ) -> BoxFuture<'a, Result<Vec<Outcome>, StoreError>>;
     /// See [`Store::expire`].
     fn expire(&self, now: u64, high_water: u64, limit: usize) -> BoxFuture<'_, Result<Expired, StoreError>>;
     /// See [`Store::list`].
@@ -279,7 +287,11 @@ impl<S: Store> DynStore for S {
     fn load<'a>(&'a self, id: &'a SessionId) -> BoxFuture<'a, Result<Option<Row>, StoreError>> {
         Box::pin(Store::load(self, id))
     }
-    fn commit<'a>(&'a self, now: u64, changes: &'a [Change]) -> BoxFuture<'a, Result<Vec<Outcome>, StoreError>> {
+    fn commit<'a>(
+        &'a self,
+        now: u64,
+        changes: &'a [Change],
+    ) -> BoxFuture<'a, Result<Vec<Outcome>, StoreError>> {
         Box::pin(Store::commit(self, now, changes))
     }
     fn expire(&self, now: u64, high_water: u64, limit: usize) -> BoxFuture<'_, Result<Expired, StoreError>> {
