@@ -1,1 +1,198 @@
-//! Records.
+//! Records: a session's metadata and data as one immutable allocation of archived bytes, the same in memory,
+//! in a store and in a snapshot. It reads in place, splices and seals; it knows no store, no clock and no
+//! locks.
+
+mod access;
+mod edit;
+mod layout;
+mod seal;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::num::NonZeroU64;
+
+use triomphe::ThinArc;
+
+use self::layout::ArchivedRoot;
+pub(crate) use self::layout::MAX_BODY_BYTES;
+pub use self::layout::Meta;
+pub use self::seal::OpenError;
+use crate::value::{Kind, ValueRef, wire};
+
+/// Makes the shared allocation's bytes start at a multiple of 8 on every platform.
+#[derive(Clone, Copy)]
+#[repr(align(8))]
+struct Align8;
+
+/// Bytes of the allocation before the body: the reference count and the length.
+const ALLOCATION_HEADER: usize = 16;
+
+/// A session's metadata and data at one moment: immutable, shared, read in place.
+///
+/// It is one pointer; a clone is one atomic increment.
+#[derive(Clone)]
+pub struct Record {
+    /// Invariant: a body that [`validate`] accepts, whether it was opened or built here.
+    shared: ThinArc<Align8, u8>,
+}
+
+/// What a record may hold. Checked when it is changed, not when it is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Greatest size of the archived record in bytes; 16 MiB is the most.
+    pub max_record_bytes: usize,
+    /// Greatest length of a key in bytes; 65,535 is the most.
+    pub max_key_bytes: usize,
+    /// Greatest number of keys.
+    pub max_keys: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_record_bytes: 64 << 10, max_key_bytes: 256, max_keys: 1024 }
+    }
+}
+
+impl Record {
+    /// A record over a copy of `body`. The caller vouches for the invariant, or checks it next.
+    fn copy_body(body: &[u8]) -> Self {
+        Self { shared: ThinArc::from_header_and_slice(Align8, body) }
+    }
+
+    fn body(&self) -> &[u8] {
+        &self.shared.slice
+    }
+
+    fn root(&self) -> &ArchivedRoot<'static> {
+        #[expect(clippy::expect_used, reason = "the body was validated when this record was made")]
+        access::checked(self.body()).expect("a valid body")
+    }
+
+    /// The metadata.
+    #[must_use]
+    pub fn meta(&self) -> Meta {
+        self.root().meta()
+    }
+
+    /// Number of the committed state.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.root().version.into()
+    }
+
+    /// When the session was last used, in ms since the Unix epoch, as far as the record knows.
+    #[must_use]
+    pub fn last_seen(&self) -> u64 {
+        self.root().last_seen.into()
+    }
+
+    /// When the session ends in any case, in ms since the Unix epoch.
+    #[must_use]
+    pub fn deadline(&self) -> u64 {
+        self.root().deadline.into()
+    }
+
+    /// How long the session may stay unused, in ms; 0 = for ever.
+    #[must_use]
+    pub fn idle_timeout_ms(&self) -> u64 {
+        self.root().idle_timeout.into()
+    }
+
+    /// When the session's user last proved who they are, in ms since the Unix epoch.
+    #[must_use]
+    pub fn authenticated_at(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.root().authenticated_at.into())
+    }
+
+    /// The application's owner of the session.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        wire::utf8(self.root().owner()).ok().filter(|owner| !owner.is_empty())
+    }
+
+    /// Number of keys.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.root().slots.len()
+    }
+
+    /// Whether there are no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory that the record takes.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        ALLOCATION_HEADER + self.body().len()
+    }
+
+    /// The value under `key`, read in place.
+    ///
+    /// # Complexity
+    /// O(log keys), without allocation.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<ValueRef<'_>> {
+        let root = self.root();
+        let index = root.find(key.as_bytes()).ok()?;
+        value(root, index)
+    }
+
+    /// The entries in the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, ValueRef<'_>)> {
+        let root = self.root();
+        (0..root.slots().len()).filter_map(move |index| {
+            let key = wire::utf8(root.key(root.slots().get(index)?)).ok()?;
+            Some((key, value(root, index)?))
+        })
+    }
+
+    /// The keys in order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        let root = self.root();
+        root.slots().iter().filter_map(|slot| wire::utf8(root.key(slot)).ok())
+    }
+
+    /// Whether both are the same allocation.
+    #[must_use]
+    pub fn ptr_eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.body().as_ptr(), other.body().as_ptr())
+    }
+}
+
+fn value<'a>(root: &'a ArchivedRoot<'_>, index: usize) -> Option<ValueRef<'a>> {
+    let slot = root.slots().get(index)?;
+    wire::read(Kind::from_u8(slot.kind)?, root.value(index, slot)).ok()
+}
+
+/// Key names, kinds and sizes; never a value or the owner.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Data<'a>(&'a ArchivedRoot<'static>);
+
+        impl fmt::Debug for Data<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut map = f.debug_map();
+                for (index, slot) in self.0.slots().iter().enumerate() {
+                    let kind = Kind::from_u8(slot.kind).map_or("unknown", Kind::name);
+                    let size = self.0.value(index, slot).len();
+                    map.entry(
+                        &String::from_utf8_lossy(self.0.key(slot)),
+                        &format_args!("{kind}, {size} bytes"),
+                    );
+                }
+                map.finish()
+            }
+        }
+
+        f.debug_struct("Record")
+            .field("meta", &self.meta())
+            .field("owner", &self.owner().map(str::len))
+            .field("data", &Data(self.root()))
+            .finish()
+    }
+}

@@ -1,0 +1,222 @@
+//! Every number and every byte position that defines the record format: the archived body and the envelope
+//! around it. It holds no logic beyond packing and unpacking single fields.
+//!
+//! `docs/format.md` describes the same bytes for people; `tests/fixtures/record-v1.bin` pins them.
+
+use std::num::NonZeroU64;
+
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rend::{u16_le, u32_le, u64_le};
+use rkyv::with::InlineAsBox;
+use rkyv::{Archive, Portable, Serialize};
+
+/// First bytes of every sealed record.
+pub(crate) const MAGIC: [u8; 4] = *b"SSLR";
+/// Version of the envelope and the body together.
+pub(crate) const FORMAT_VERSION: u8 = 1;
+/// What the archive's shape depends on besides the version: the kind of rkyv pointers and its alignment.
+/// Integers are little-endian by type. A build with other rkyv features has another fingerprint.
+pub(crate) const LAYOUT_FINGERPRINT: u8 = {
+    let pointer = size_of::<rkyv::primitive::ArchivedIsize>() as u8;
+    let big_endian = <rkyv::primitive::ArchivedU16 as ByteOrder>::BIG_ENDIAN as u8;
+    let aligned = (align_of::<rkyv::primitive::ArchivedU64>() == 8) as u8;
+    pointer | big_endian << 4 | aligned << 5
+};
+
+/// The byte order that rkyv was built with.
+trait ByteOrder {
+    const BIG_ENDIAN: bool;
+}
+
+impl ByteOrder for rkyv::rend::u16_le {
+    const BIG_ENDIAN: bool = false;
+}
+impl ByteOrder for rkyv::rend::unaligned::u16_ule {
+    const BIG_ENDIAN: bool = false;
+}
+impl ByteOrder for rkyv::rend::u16_be {
+    const BIG_ENDIAN: bool = true;
+}
+impl ByteOrder for rkyv::rend::unaligned::u16_ube {
+    const BIG_ENDIAN: bool = true;
+}
+/// Envelope kind: the tag is an unkeyed xxh3-64. It detects damage and swapped rows, not forgery.
+pub(crate) const KIND_XXH3: u8 = 0;
+
+/// Offset of the format version in the envelope.
+pub(crate) const VERSION_AT: usize = 4;
+/// Offset of the layout fingerprint.
+pub(crate) const LAYOUT_AT: usize = 5;
+/// Offset of the envelope kind.
+pub(crate) const KIND_AT: usize = 6;
+/// Offset of the reserved byte, 0.
+pub(crate) const RESERVED_AT: usize = 7;
+/// Offset of the tag; the header before it is covered by the tag.
+pub(crate) const TAG_AT: usize = 8;
+/// Bytes of the envelope's header. The body follows.
+pub(crate) const HEADER_LEN: usize = 16;
+
+/// Bytes of one slot.
+pub(crate) const SLOT_LEN: usize = 8;
+/// Bytes of the root, the last thing in the body.
+pub(crate) const ROOT_LEN: usize = 72;
+/// Alignment of the body, and a divisor of its length.
+pub(crate) const BODY_ALIGN: usize = 8;
+/// No record is ever larger, whatever the configured limit: offsets then fit rkyv's 32-bit pointers.
+pub(crate) const MAX_BODY_BYTES: usize = 16 << 20;
+/// No key is ever longer, whatever the configured limit: the slot's field.
+pub(crate) const MAX_KEY_BYTES: usize = u16::MAX as usize;
+/// Greatest length of an owner.
+pub(crate) const MAX_OWNER_BYTES: usize = 255;
+
+/// Flag: the client keeps the cookie when the browser closes.
+pub(crate) const FLAG_PERSISTENT: u32 = 1;
+/// All flags of this version. Others must be 0.
+pub(crate) const KNOWN_FLAGS: u32 = FLAG_PERSISTENT;
+
+const _: () = {
+    assert!(size_of::<Slot>() == SLOT_LEN);
+    assert!(size_of::<ArchivedRoot<'static>>() == ROOT_LEN);
+    assert!(align_of::<ArchivedRoot<'static>>() == BODY_ALIGN);
+    assert!(ROOT_LEN.is_multiple_of(BODY_ALIGN) && HEADER_LEN.is_multiple_of(BODY_ALIGN));
+    assert!(TAG_AT + size_of::<u64>() == HEADER_LEN);
+    assert!(MAGIC.len() == VERSION_AT);
+    assert!(MAX_BODY_BYTES < i32::MAX as usize);
+    assert!(MAX_OWNER_BYTES < MAX_KEY_BYTES);
+};
+
+/// Where one key and its value are in the heap. Slots are sorted by key; a slot's value ends where the next
+/// slot's key begins, the last one's at the end of the heap.
+#[derive(Clone, Copy, Archive, Serialize, Portable, CheckBytes)]
+#[rkyv(as = Slot)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub(crate) struct Slot {
+    /// Offset of the key in the heap.
+    pub(crate) at: u32_le,
+    /// Length of the key; its value follows it.
+    pub(crate) key_len: u16_le,
+    /// A [`Kind`](crate::value::Kind).
+    pub(crate) kind: u8,
+    /// 0.
+    pub(crate) reserved: u8,
+}
+
+/// The body's root: metadata, then pointers to the slots and to the heap before it.
+#[derive(Archive, Serialize)]
+#[rkyv(attr(repr(C)))]
+pub(crate) struct Root<'a> {
+    pub(crate) version: u64_le,
+    pub(crate) created_at: u64_le,
+    pub(crate) last_seen: u64_le,
+    pub(crate) deadline: u64_le,
+    /// 0 = none.
+    pub(crate) idle_timeout: u64_le,
+    /// 0 = never.
+    pub(crate) authenticated_at: u64_le,
+    pub(crate) flags: u32_le,
+    /// Length of the owner, the first bytes of the heap; 0 = none.
+    pub(crate) owner_len: u16_le,
+    /// 0.
+    pub(crate) reserved: u16_le,
+    #[rkyv(with = InlineAsBox)]
+    pub(crate) slots: &'a [Slot],
+    #[rkyv(with = InlineAsBox)]
+    pub(crate) heap: &'a [u8],
+}
+
+/// A session's metadata. Times are ms since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Number of the committed state.
+    pub version: u64,
+    /// When the session began.
+    pub created_at: u64,
+    /// When it was last used, as far as the record knows.
+    pub last_seen: u64,
+    /// When it ends in any case.
+    pub deadline: u64,
+    /// How long it may stay unused, in ms.
+    pub idle_timeout: Option<NonZeroU64>,
+    /// When its user last proved who they are.
+    pub authenticated_at: Option<NonZeroU64>,
+    /// Whether the client keeps the cookie when the browser closes.
+    pub persistent: bool,
+}
+
+impl<'a> Root<'a> {
+    pub(crate) fn new(meta: &Meta, owner_len: u16, slots: &'a [Slot], heap: &'a [u8]) -> Self {
+        Self {
+            version: meta.version.into(),
+            created_at: meta.created_at.into(),
+            last_seen: meta.last_seen.into(),
+            deadline: meta.deadline.into(),
+            idle_timeout: meta.idle_timeout.map_or(0, NonZeroU64::get).into(),
+            authenticated_at: meta.authenticated_at.map_or(0, NonZeroU64::get).into(),
+            flags: if meta.persistent { FLAG_PERSISTENT } else { 0 }.into(),
+            owner_len: owner_len.into(),
+            reserved: 0.into(),
+            slots,
+            heap,
+        }
+    }
+}
+
+impl ArchivedRoot<'_> {
+    #[inline]
+    pub(crate) fn slots(&self) -> &[Slot] {
+        self.slots.get()
+    }
+
+    #[inline]
+    pub(crate) fn heap(&self) -> &[u8] {
+        self.heap.get()
+    }
+
+    pub(crate) fn meta(&self) -> Meta {
+        Meta {
+            version: self.version.into(),
+            created_at: self.created_at.into(),
+            last_seen: self.last_seen.into(),
+            deadline: self.deadline.into(),
+            idle_timeout: NonZeroU64::new(self.idle_timeout.into()),
+            authenticated_at: NonZeroU64::new(self.authenticated_at.into()),
+            persistent: u32::from(self.flags) & FLAG_PERSISTENT != 0,
+        }
+    }
+
+    /// Where the slots' part of the heap begins.
+    pub(crate) fn owner_len(&self) -> usize {
+        u16::from(self.owner_len).into()
+    }
+
+    pub(crate) fn owner(&self) -> &[u8] {
+        self.heap().get(..self.owner_len()).unwrap_or_default()
+    }
+
+    /// Start of slot `index`'s key in the heap; the heap's end for the index behind the last slot.
+    pub(crate) fn start(&self, index: usize) -> usize {
+        self.slots().get(index).map_or(self.heap().len(), |slot| slot.at.to_native() as usize)
+    }
+
+    pub(crate) fn key(&self, slot: &Slot) -> &[u8] {
+        let at = slot.at.to_native() as usize;
+        self.heap().get(at..at + usize::from(slot.key_len.to_native())).unwrap_or_default()
+    }
+
+    /// The value's bytes of slot `index`.
+    pub(crate) fn value(&self, index: usize, slot: &Slot) -> &[u8] {
+        let from = slot.at.to_native() as usize + usize::from(slot.key_len.to_native());
+        self.heap().get(from..self.start(index + 1)).unwrap_or_default()
+    }
+
+    /// The slot of `key`, or the index where it would go.
+    pub(crate) fn find(&self, key: &[u8]) -> Result<usize, usize> {
+        self.slots().binary_search_by(|slot| self.key(slot).cmp(key))
+    }
+}
+
+/// Length of the body with these many slots and bytes of heap.
+pub(crate) const fn body_len(slots: usize, heap: usize) -> usize {
+    (slots * SLOT_LEN + heap).next_multiple_of(BODY_ALIGN) + ROOT_LEN
+}
