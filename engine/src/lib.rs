@@ -13,6 +13,8 @@ pub mod store;
 mod sync;
 mod token;
 pub mod value;
+#[cfg(all(test, feature = "shuttle"))]
+mod shuttle_tests;
 mod wheel;
 mod writer;
 
