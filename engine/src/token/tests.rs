@@ -122,7 +122,7 @@ fn wrong_lengths_are_refused() {
         assert!(Token::parse(&[extra, text].concat()).is_none());
     }
     assert!(Token::parse(&vec![b'A'; 1 << 20]).is_none());
-    assert!(Token::parse("ä".repeat(22)[..43 - 1].as_bytes()).is_none());
+    assert!(Token::parse(format!("{}A", "ä".repeat(21)).as_bytes()).is_none());
 }
 
 #[test]
