@@ -1,7 +1,7 @@
 //! Changing a record: a new one is spliced from the old one's bytes, without decoding a value, in buffers
 //! that each thread reuses, and lands in one allocation. A change that fails leaves nothing behind.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 
 use rkyv::rancor::Panic;
 use rkyv::ser::allocator::SubAllocator;
@@ -24,23 +24,22 @@ struct Scratch {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = const {
-        RefCell::new(Scratch { slots: Vec::new(), heap: Vec::new(), body: Vec::new() })
-    };
+    static SCRATCH: Cell<Scratch> =
+        const { Cell::new(Scratch { slots: Vec::new(), heap: Vec::new(), body: Vec::new() }) };
 }
 
-/// Lends the thread's buffers, emptied. Nothing here calls foreign code, so they are never lent twice.
+/// Lends the thread's buffers, emptied. While a thread is being torn down it has none, and new ones are made.
 fn with_scratch(build: impl FnOnce(&mut Scratch) -> Record) -> Record {
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.slots.clear();
-        scratch.heap.clear();
-        scratch.body.clear();
-        let record = build(scratch);
-        if scratch.body.capacity() > KEEP_BYTES {
-            *scratch = Scratch::default();
-        }
-        record
-    })
+    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    scratch.slots.clear();
+    scratch.heap.clear();
+    scratch.body.clear();
+    let record = build(&mut scratch);
+    if scratch.body.capacity() <= KEEP_BYTES {
+        // Fails only during teardown, when there is nothing to keep.
+        let _ = SCRATCH.try_with(|kept| kept.set(scratch));
+    }
+    record
 }
 
 /// Archives `root` by way of `body`.
@@ -147,8 +146,7 @@ impl Record {
         let count = old.slots().len();
         let (index, replaced) = match old.find(key.as_bytes()) {
             Ok(index) => (index, 1),
-            Err(index) if count >= limits.max_keys => {
-                let _ = index;
+            Err(_) if count >= limits.max_keys => {
                 let message = format!("the record has {count} keys, the limit is {}", limits.max_keys);
                 return Err(Error::new(ErrorKind::Limit, message).with_key(key));
             }
@@ -171,7 +169,7 @@ impl Record {
     /// The same data without `key`; `None` if it is not there.
     pub(crate) fn remove(&self, meta: &Meta, key: &str) -> Option<Self> {
         let old = self.root();
-        let index = old.find(key.as_bytes()).ok()?;
+        let index = old.index(key.as_bytes())?;
         Some(self.splice(meta, old, index, 1, None))
     }
 

@@ -211,10 +211,25 @@ impl ArchivedRoot<'_> {
     }
 
     /// The slot of `key`, or the index where it would go.
+    #[inline]
     pub(crate) fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        self.slots().binary_search_by(|slot| self.key(slot).cmp(key))
+        self.index(key).ok_or_else(|| self.slots().partition_point(|slot| self.key(slot) < key))
+    }
+
+    /// The slot of `key`.
+    #[inline]
+    pub(crate) fn index(&self, key: &[u8]) -> Option<usize> {
+        let slots = self.slots();
+        if slots.len() <= LINEAR_SLOTS {
+            let same = |slot: &Slot| usize::from(slot.key_len.to_native()) == key.len() && self.key(slot) == key;
+            return slots.iter().position(same);
+        }
+        slots.binary_search_by(|slot| self.key(slot).cmp(key)).ok()
     }
 }
+
+/// Up to this many slots are scanned, comparing lengths first, instead of searched.
+const LINEAR_SLOTS: usize = 16;
 
 /// Length of the body with these many slots and bytes of heap.
 pub(crate) const fn body_len(slots: usize, heap: usize) -> usize {

@@ -10,6 +10,8 @@ mod validate;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod timing;
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -138,7 +140,7 @@ impl Record {
     #[must_use]
     pub fn get(&self, key: &str) -> Option<ValueRef<'_>> {
         let root = self.root();
-        let index = root.find(key.as_bytes()).ok()?;
+        let index = root.index(key.as_bytes())?;
         value(root, index)
     }
 

@@ -38,6 +38,18 @@ impl Encoded {
         }
     }
 
+    /// Bytes as they are, well formed or not.
+    #[cfg(test)]
+    pub(crate) fn raw(kind: Kind, bytes: &[u8]) -> Self {
+        Self { kind, bytes: Buffer::from_slice(bytes) }
+    }
+
+    /// Whether the encoding took an allocation.
+    #[cfg(test)]
+    pub(crate) fn spilled(&self) -> bool {
+        self.bytes.spilled()
+    }
+
     /// The kind of the value.
     pub(crate) const fn kind(&self) -> Kind {
         self.kind
