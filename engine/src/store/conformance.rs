@@ -1,1 +1,0 @@
-//! The public conformance suite for implementors of [`Store`](super::Store).
