@@ -59,7 +59,7 @@ fn every_route_does_what_its_name_says() {
     assert_eq!(c.get("/slow?ms=1&key=a&value=b").status, 200);
     assert_eq!(c.get("/slow-get?ms=1&key=a").ok(), "b");
     assert_eq!(c.get("/healthz").status, 200);
-    assert!(server.stat("sessions") >= 1);
+    assert!(server.stat("cached") >= 1);
     assert_eq!(c.get("/nowhere").status, 404);
 }
 
@@ -75,7 +75,7 @@ fn reading_creates_nothing() {
         assert_eq!(response.status, 200, "{path}: {}", response.body);
         assert_eq!(response.set_cookie(), None, "{path}");
     }
-    assert_eq!(server.stat("sessions"), 0);
+    assert_eq!(server.stat("cached"), 0);
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn keys_and_values_over_the_limit_are_refused_and_nothing_is_stored() {
     let response = c.get("/put?key=&value=x");
     assert_eq!(response.status, 400, "{}", response.body);
     assert_eq!(response.set_cookie(), None);
-    assert_eq!(server.stat("sessions"), 0);
+    assert_eq!(server.stat("cached"), 0);
 
     let longest = "k".repeat(256);
     c.get(&format!("/put?key={longest}&value=x")).ok();
@@ -361,7 +361,7 @@ fn a_panic_publishes_no_session_and_kills_nothing() {
     assert_eq!(response.status, 500);
     assert_eq!(response.set_cookie(), None);
     assert_eq!(c.get("/keys").ok(), "[]");
-    assert_eq!(server.stat("sessions"), 0, "no orphan");
+    assert_eq!(server.stat("cached"), 0, "no orphan");
 
     // In a session that exists, an operation happened when it was called; the panic takes nothing back.
     c.get("/put").ok();
@@ -402,7 +402,7 @@ fn a_client_that_hangs_up_leaves_no_orphan() {
         }
     }
     thread::sleep(Duration::from_millis(600));
-    assert_eq!(server.stat("sessions"), 0);
+    assert_eq!(server.stat("cached"), 0);
 
     // In a session that exists, neither what was there nor the session suffers.
     let mut c = server.client();
@@ -411,7 +411,7 @@ fn a_client_that_hangs_up_leaves_no_orphan() {
     thread::sleep(Duration::from_millis(300));
     let message = c.get("/get").ok();
     assert!(message == "Hello from a session!" || message == "other", "{message}");
-    assert_eq!(server.stat("sessions"), 1);
+    assert_eq!(server.stat("cached"), 1);
 }
 
 #[test]

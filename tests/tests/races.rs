@@ -114,7 +114,7 @@ fn first_writes_without_a_cookie_make_sessions_of_their_own() {
     for (i, c) in clients.iter_mut().enumerate() {
         assert_eq!(c.get("/get?key=i").ok(), i.to_string());
     }
-    assert_eq!(server.stat("sessions"), u64::try_from(CLIENTS).unwrap());
+    assert_eq!(server.stat("cached"), u64::try_from(CLIENTS).unwrap());
 }
 
 // ---- Logout and renew ------------------------------------------------------------------------------
