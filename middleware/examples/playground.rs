@@ -26,7 +26,8 @@ use bytesize::ByteSize;
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sessile::{Durability, Engine, ErrorKind, Session, SessionLayer, Status};
+use sessile::engine::{Durability, Health, Status};
+use sessile::{CookiePolicy, Engine, ErrorKind, Session, SessionLayer};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -185,11 +186,12 @@ fn open(options: &Options) -> sessile::Result<Engine> {
 }
 
 fn session_layer(engine: &Engine, insecure_http: bool) -> Result<SessionLayer, String> {
-    let mut layer = SessionLayer::builder(engine.clone());
+    let mut cookie = CookiePolicy::builder();
     if insecure_http {
-        layer = layer.insecure_http();
+        cookie = cookie.insecure_http();
     }
-    layer.build().map_err(|e| e.to_string())
+    let cookie = cookie.build().map_err(|e| format!("the cookie policy contradicts itself: {e}"))?;
+    Ok(SessionLayer::new(engine.clone()).cookie(cookie))
 }
 
 /// A future that is ready at the first SIGTERM or SIGINT from now on.
@@ -408,23 +410,30 @@ async fn fail(session: Session, Query(pair): Query<Pair>) -> Result<(StatusCode,
 }
 
 async fn stats(State(engine): State<Engine>) -> Json<Value> {
-    let stats = engine.stats();
+    let stats = engine.stats().await;
     Json(json!({
-        "sessions": stats.sessions,
+        "cached": stats.cached,
         "memory_bytes": stats.memory_bytes,
+        "stored": stats.stored,
         "dirty": stats.dirty,
         "hits": stats.hits,
         "misses": stats.misses,
-        "evicted": stats.evicted,
+        "created": stats.created,
+        "renewed": stats.renewed,
+        "destroyed": stats.destroyed,
+        "revoked": stats.revoked,
         "expired": stats.expired,
+        "expired_rows": stats.expired_rows,
+        "evicted": stats.evicted,
         "quarantined": stats.quarantined,
         "commits": stats.commits,
-        "store_errors": stats.store_errors,
+        "committed_changes": stats.committed_changes,
+        "commit_failures": stats.commit_failures,
     }))
 }
 
 async fn healthz(State(engine): State<Engine>) -> (StatusCode, String) {
     let health = engine.health();
-    let status = if health.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if health == Health::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, health.to_string())
 }

@@ -59,7 +59,7 @@ fn every_route_does_what_its_name_says() {
     assert_eq!(c.get("/slow?ms=1&key=a&value=b").status, 200);
     assert_eq!(c.get("/slow-get?ms=1&key=a").ok(), "b");
     assert_eq!(c.get("/healthz").status, 200);
-    assert!(server.stat("sessions") >= 1);
+    assert!(server.stat("cached") >= 1);
     assert_eq!(c.get("/nowhere").status, 404);
 }
 
@@ -75,7 +75,7 @@ fn reading_creates_nothing() {
         assert_eq!(response.status, 200, "{path}: {}", response.body);
         assert_eq!(response.set_cookie(), None, "{path}");
     }
-    assert_eq!(server.stat("sessions"), 0);
+    assert_eq!(server.stat("cached"), 0);
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn keys_and_values_over_the_limit_are_refused_and_nothing_is_stored() {
     let response = c.get("/put?key=&value=x");
     assert_eq!(response.status, 400, "{}", response.body);
     assert_eq!(response.set_cookie(), None);
-    assert_eq!(server.stat("sessions"), 0);
+    assert_eq!(server.stat("cached"), 0);
 
     let longest = "k".repeat(256);
     c.get(&format!("/put?key={longest}&value=x")).ok();
@@ -361,7 +361,7 @@ fn a_panic_publishes_no_session_and_kills_nothing() {
     assert_eq!(response.status, 500);
     assert_eq!(response.set_cookie(), None);
     assert_eq!(c.get("/keys").ok(), "[]");
-    assert_eq!(server.stat("sessions"), 0, "no orphan");
+    assert_eq!(server.stat("cached"), 0, "no orphan");
 
     // In a session that exists, an operation happened when it was called; the panic takes nothing back.
     c.get("/put").ok();
@@ -402,7 +402,7 @@ fn a_client_that_hangs_up_leaves_no_orphan() {
         }
     }
     thread::sleep(Duration::from_millis(600));
-    assert_eq!(server.stat("sessions"), 0);
+    assert_eq!(server.stat("cached"), 0);
 
     // In a session that exists, neither what was there nor the session suffers.
     let mut c = server.client();
@@ -411,7 +411,7 @@ fn a_client_that_hangs_up_leaves_no_orphan() {
     thread::sleep(Duration::from_millis(300));
     let message = c.get("/get").ok();
     assert!(message == "Hello from a session!" || message == "other", "{message}");
-    assert_eq!(server.stat("sessions"), 1);
+    assert_eq!(server.stat("cached"), 1);
 }
 
 #[test]
@@ -604,16 +604,14 @@ fn a_flipped_bit_never_gives_a_wrong_value() {
     let mut rng = sessile_tests::Rng::announced("flips");
     // Half of the flips hit the values themselves, wherever they are in the file.
     let values: Vec<usize> =
-        good.windows(6).enumerate().filter(|(_, w)| w == b"value-").map(|(at, _)| at).collect();
+        good.windows(6).enumerate().filter(|(_, w)| *w == b"value-").map(|(at, _)| at).collect();
     let (mut refused, mut lost, mut kept) = (0u32, 0u32, 0u32);
     let rounds = sessile_tests::env_number("SESSILE_FLIP_ROUNDS", 30);
     for round in 0..rounds {
         let mut bytes = good.clone();
-        let at = match values.len() {
-            n if n > 0 && round % 2 == 0 => values[rng.index(n)] + rng.index(8),
-            _ => rng.index(bytes.len()),
-        };
-        bytes[at.min(good.len() - 1)] ^= 1 << rng.between(0, 7);
+        let in_a_value = round % 2 == 0;
+        let at = if in_a_value { values[rng.index(values.len())] + rng.index(6) } else { rng.index(bytes.len()) };
+        bytes[at] ^= 1 << rng.between(0, 7);
         std::fs::write(&path, &bytes).unwrap();
         let server = match Server::try_start(on_file(&dir), &[]) {
             Ok(server) => server,
@@ -632,10 +630,15 @@ fn a_flipped_bit_never_gives_a_wrong_value() {
             }
             assert!(first.body.is_empty() || first.status != 200, "byte {at}: a wrong value: {}", first.body);
             lost += 1;
-            // A user whose record is damaged gets a fresh session, not an endless error.
+            // A user whose record is damaged gets a fresh session, not an endless error. Where the damage is
+            // in the file's own structure, the engine may refuse to write rather than guess.
             let put = c.get("/put?key=i&value=again");
-            assert_eq!(put.status, 200, "byte {at}: {}", put.body);
-            assert_eq!(value(&mut c, "i"), "again", "byte {at}");
+            if in_a_value || put.status == 200 {
+                assert_eq!(put.status, 200, "byte {at}: {}", put.body);
+                assert_eq!(value(&mut c, "i"), "again", "byte {at}");
+            } else {
+                assert_eq!(put.status, 503, "byte {at}: {}", put.body);
+            }
         }
     }
     println!("flips: {rounds} files, {refused} refused; sessions read: {kept} right, {lost} quarantined, 0 wrong");
