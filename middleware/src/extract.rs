@@ -20,9 +20,6 @@ use crate::layer::Main;
 use crate::rejection::SessionRejection;
 use crate::scope::{Found, Remote, Settled, Source};
 
-#[cfg(test)]
-mod tests;
-
 /// The session of the request being served.
 ///
 /// It dereferences to the engine's [`Session`](sessile_engine::Session), which has all operations. `M` is
@@ -165,9 +162,8 @@ pin_project! {
 
 impl<M: 'static> Load<M> {
     fn start(headers: &HeaderMap, extensions: &Extensions) -> Self {
-        let found = Source::in_scope(TypeId::of::<M>()).or_else(|| {
-            extensions.get::<SessionHandle<M>>().map(|handle| Source::behind(&handle.remote))
-        });
+        let found = Source::in_scope(TypeId::of::<M>())
+            .or_else(|| extensions.get::<SessionHandle<M>>().map(|handle| Source::behind(&handle.remote)));
         let step = match found {
             Some(Found::Session(live)) => Step::Found { live: Some(live) },
             Some(Found::Source(source)) => Step::begin(source, headers),
@@ -194,7 +190,11 @@ impl Step {
             let also = rest.len();
             tracing::warn!(target: "sessile::cookie", also, "several session cookies; the first live one counts");
         }
-        Self::Loading { begin: shared.engine.session(first.as_ref()), rest: rest.into_iter(), source: Some(source) }
+        Self::Loading {
+            begin: shared.engine.session(first.as_ref()),
+            rest: rest.into_iter(),
+            source: Some(source),
+        }
     }
 }
 
@@ -274,7 +274,10 @@ mod axum {
     impl<S: Sync, M: 'static> FromRequestParts<S> for Session<M> {
         type Rejection = SessionRejection;
 
-        fn from_request_parts(parts: &mut Parts, _: &S) -> impl Future<Output = Result<Self, SessionRejection>> {
+        fn from_request_parts(
+            parts: &mut Parts,
+            _: &S,
+        ) -> impl Future<Output = Result<Self, SessionRejection>> {
             Session::from_parts(parts)
         }
     }

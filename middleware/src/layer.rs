@@ -141,6 +141,11 @@ impl<M> SessionLayer<M> {
         self.with(|shared| shared.request_extension = on)
     }
 
+    #[cfg(test)]
+    pub(crate) fn into_shared(self) -> Arc<Shared> {
+        self.shared
+    }
+
     fn with(mut self, change: impl FnOnce(&mut Shared)) -> Self {
         change(Arc::make_mut(&mut self.shared));
         self

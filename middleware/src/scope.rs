@@ -185,10 +185,8 @@ impl Source {
     pub(crate) fn in_scope(marker: TypeId) -> Option<Found> {
         top(marker, |frame, _| {
             let session = frame.with(|state| state.session().cloned());
-            session.map_or_else(
-                || Found::Source(Self::Scope(marker, Arc::clone(&frame.shared))),
-                Found::Session,
-            )
+            session
+                .map_or_else(|| Found::Source(Self::Scope(marker, Arc::clone(&frame.shared))), Found::Session)
         })
     }
 

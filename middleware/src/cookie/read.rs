@@ -75,7 +75,8 @@ impl<'h> Candidates<'h> {
         for value in self.as_slice() {
             let (words, rest) = value.as_chunks::<8>();
             for word in words {
-                print = (print.rotate_left(23) ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                print =
+                    (print.rotate_left(23) ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             }
             for &byte in rest {
                 print = (print.rotate_left(23) ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -89,7 +90,6 @@ impl<'h> Candidates<'h> {
         let Some(value) = pair.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) else {
             return;
         };
-        let value = value.trim_ascii_start();
         if value.len() != TOKEN_CHARS || self.len == MAX_CANDIDATES || self.as_slice().contains(&value) {
             return;
         }
