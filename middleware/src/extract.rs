@@ -181,14 +181,14 @@ impl Step {
             return Self::Found { live: Some(live) };
         }
         if found.over_budget {
-            tracing::warn!(target: "sessile::cookie", "cookies beyond the budget; the request has no session");
+            tracing::debug!(target: "sessile::cookie", "cookies beyond the budget; the request has no session");
         }
         let mut tokens = found.as_slice().iter().filter_map(|value| Token::parse(value));
         let first = tokens.next();
         let rest: Vec<Token> = tokens.collect();
         if !rest.is_empty() {
             let also = rest.len();
-            tracing::warn!(target: "sessile::cookie", also, "several session cookies; the first live one counts");
+            tracing::debug!(target: "sessile::cookie", also, "several session cookies; the first live one counts");
         }
         Self::Loading {
             begin: shared.engine.session(first.as_ref()),
@@ -233,7 +233,11 @@ impl<M> Future for Load<M> {
                         continue;
                     }
                     match from.settle(loaded) {
-                        Settled::Kept(live) | Settled::Earlier(live) => {
+                        Settled::Earlier(live, spare) => {
+                            drop(spare);
+                            step.set(Step::Found { live: Some(live) });
+                        }
+                        Settled::Kept(live) => {
                             step.set(Step::Found { live: Some(live) });
                         }
                         Settled::Late(live) => {

@@ -82,7 +82,7 @@ impl State {
                 self.phase = Phase::Own(session.clone());
                 Settled::Kept(session)
             }
-            Phase::Own(earlier) | Phase::Borrowed(earlier) => Settled::Earlier(earlier.clone()),
+            Phase::Own(earlier) | Phase::Borrowed(earlier) => Settled::Earlier(earlier.clone(), session),
             Phase::HeadSent => Settled::Late(session),
         }
     }
@@ -92,8 +92,9 @@ impl State {
 pub(crate) enum Settled {
     /// It is now the request's session.
     Kept(Live),
-    /// The request had one already, loaded concurrently: that one.
-    Earlier(Live),
+    /// The request had one already, loaded concurrently: that one. The second is the spare, for the caller
+    /// to drop: that may run code of observers.
+    Earlier(Live, Live),
     /// The response head is out.
     Late(Live),
     /// The request is not being served here (any more).
@@ -226,8 +227,12 @@ impl Source {
                     }
                     outer.with(|s| if s.fingerprint == fingerprint { s.session().cloned() } else { None })
                 })?;
-                frame.with(|state| state.phase = Phase::Borrowed(outer.clone()));
-                Some(outer)
+                frame.with(|state| {
+                    if matches!(state.phase, Phase::Unasked) {
+                        state.phase = Phase::Borrowed(outer);
+                    }
+                    state.session().cloned()
+                })
             })?,
         }
     }
