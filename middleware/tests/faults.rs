@@ -1,5 +1,7 @@
 //! A store that fails: what the client is told, and that no half of the handler's response is left.
 
+#![allow(clippy::unwrap_used, reason = "a failure is what a test reports by panicking")]
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

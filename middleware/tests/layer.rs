@@ -1,5 +1,7 @@
 //! The layer around plain tower services and axum routers: what reaches the client, and what does not.
 
+#![allow(clippy::unwrap_used, reason = "a failure is what a test reports by panicking")]
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

@@ -50,7 +50,6 @@ pub struct CookiePolicy {
 
 impl CookiePolicy {
     /// Starts from the defaults.
-    #[must_use]
     pub fn builder() -> CookiePolicyBuilder {
         CookiePolicyBuilder {
             name: Cow::Borrowed("session"),

@@ -98,8 +98,10 @@ impl<'h> Candidates<'h> {
         self.count(MAX_CANDIDATES * TOKEN_CHARS);
     }
 
-    fn refused(self) -> Self {
-        Self { over_budget: true, values: Default::default(), len: 0, ..self }
+    fn refused(mut self) -> Self {
+        self.over_budget = true;
+        self.len = 0;
+        self
     }
 
     #[cfg(test)]
