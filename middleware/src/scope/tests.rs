@@ -37,8 +37,8 @@ fn found<M: 'static>() -> Option<*const Shared> {
 }
 
 fn load<M: 'static>(engine: &Engine) -> Live {
-    let live = match Source::in_scope(marker::<M>()).unwrap() {
-        Found::Session(live) => return live,
+    match Source::in_scope(marker::<M>()).unwrap() {
+        Found::Session(live) => live,
         Found::Source(source) => {
             let none = Candidates::find(&HeaderMap::new(), "session").fingerprint();
             if let Some(live) = source.consult(none) {
@@ -49,8 +49,7 @@ fn load<M: 'static>(engine: &Engine) -> Live {
                 _ => panic!("the frame was unasked"),
             }
         }
-    };
-    live
+    }
 }
 
 fn new_session(engine: &Engine) -> Live {
