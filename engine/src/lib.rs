@@ -24,4 +24,4 @@ pub use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
 pub use crate::observer::{Event, Observer};
 pub use crate::session::{Commit, Delivery, Issue, Session, Snapshot, Status, Transaction};
 pub use crate::stats::{Health, Stats};
-pub use crate::token::{SessionId, Token};
+pub use crate::token::{EncodedToken, ParseSessionIdError, SessionId, Token};

@@ -46,6 +46,18 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// Number of rows, whether or not this handle was closed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tables.read().rows.len()
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn open(&self) -> Result<&RwLock<Tables>, StoreError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(StoreError::new(StoreErrorKind::Closed, NAME, "the store was closed"));

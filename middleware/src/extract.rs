@@ -1,0 +1,305 @@
+//! [`Session`]: how a handler or a tower service gets the session of the request it serves. The session is
+//! loaded when it is first asked for, once a request; nothing is committed here.
+
+use std::any::TypeId;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::vec;
+
+use http::request::Parts;
+use http::{Extensions, HeaderMap, Request};
+use pin_project_lite::pin_project;
+use sessile_engine::{Begin, Commit, Session as Live, Token};
+
+use crate::cookie::read::Candidates;
+use crate::layer::Main;
+use crate::rejection::SessionRejection;
+use crate::scope::{Found, Remote, Settled, Source};
+
+/// The session of the request being served.
+///
+/// It dereferences to the engine's [`Session`](sessile_engine::Session), which has all operations. `M` is
+/// the marker of the [`SessionLayer`](crate::SessionLayer) it comes from. All extractions within a request
+/// give the same session; clones may move into bodies and tasks and stay live after the response head.
+///
+/// Under axum it is an extractor (feature `axum`); `Option<Session>` is `None` where the layer is missing.
+///
+/// # Examples
+/// In any tower service, between taking the request and passing it on:
+/// ```
+/// use sessile::{Session, SessionRejection};
+///
+/// async fn user<B>(request: &http::Request<B>) -> Result<Option<String>, SessionRejection> {
+///     let session: Session = Session::from_request(request).await?;
+///     Ok(session.get("user").unwrap_or(None))
+/// }
+/// ```
+pub struct Session<M = Main> {
+    live: Live,
+    marker: PhantomData<fn() -> M>,
+}
+
+impl<M> Session<M> {
+    fn new(live: Live) -> Self {
+        Self { live, marker: PhantomData }
+    }
+
+    /// The engine's handle.
+    #[must_use]
+    pub fn into_inner(self) -> Live {
+        self.live
+    }
+}
+
+impl<M: 'static> Session<M> {
+    /// The session of the request being served, if it has been loaded already. For synchronous code deep
+    /// inside a handler; call it from the handler's own task.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        match Source::in_scope(TypeId::of::<M>())? {
+            Found::Session(live) => Some(Self::new(live)),
+            Found::Source(_) => None,
+        }
+    }
+
+    /// Loads the session of `request`, or gives the one that it has already.
+    ///
+    /// The returned future keeps nothing of the request. It is ready at the first poll when the session is in
+    /// memory or the request brings none.
+    ///
+    /// # Errors
+    /// [`SessionRejection::MissingLayer`] where neither this task is inside a layer of this marker nor the
+    /// request carries a handle; [`SessionRejection::LoadFailed`] when the store fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing; the session can be asked for again.
+    pub fn from_request<B>(request: &Request<B>) -> Load<M> {
+        Load::start(request.headers(), request.extensions())
+    }
+
+    /// The same for the head of a request.
+    ///
+    /// # Errors
+    /// As for [`from_request`](Self::from_request).
+    pub fn from_parts(parts: &Parts) -> Load<M> {
+        Load::start(&parts.headers, &parts.extensions)
+    }
+}
+
+impl<M> Deref for Session<M> {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        &self.live
+    }
+}
+
+impl<M> Clone for Session<M> {
+    fn clone(&self) -> Self {
+        Self::new(self.live.clone())
+    }
+}
+
+impl<M> fmt::Debug for Session<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Session").field(&self.live.id()).finish()
+    }
+}
+
+/// A request's way to its session from another task: in the request's extensions when the layer has
+/// [`request_extension`](crate::SessionLayer::request_extension) on.
+///
+/// [`Session::from_request`] and the extractor find it by themselves.
+pub struct SessionHandle<M = Main> {
+    remote: Arc<Remote>,
+    marker: PhantomData<fn() -> M>,
+}
+
+impl<M> SessionHandle<M> {
+    pub(crate) fn new(remote: Arc<Remote>) -> Self {
+        Self { remote, marker: PhantomData }
+    }
+}
+
+impl<M> Clone for SessionHandle<M> {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.remote))
+    }
+}
+
+impl<M> fmt::Debug for SessionHandle<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionHandle").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The future of [`Session::from_request`].
+    #[must_use = "a future does nothing until it is polled"]
+    pub struct Load<M = Main> {
+        #[pin]
+        step: Step,
+        marker: PhantomData<fn() -> M>,
+    }
+}
+
+pin_project! {
+    #[project = StepProj]
+    enum Step {
+        Found { live: Option<Live> },
+        Missing,
+        // `rest` holds the other tokens the client sent: none, unless somebody planted cookies.
+        Loading { #[pin] begin: Begin, rest: vec::IntoIter<Token>, source: Option<Source> },
+        // Loaded after the response head: the session must know that nothing can be issued any more.
+        Closing { #[pin] commit: Commit, live: Option<Live> },
+        Done,
+    }
+}
+
+impl<M: 'static> Load<M> {
+    fn start(headers: &HeaderMap, extensions: &Extensions) -> Self {
+        let found = Source::in_scope(TypeId::of::<M>())
+            .or_else(|| extensions.get::<SessionHandle<M>>().map(|handle| Source::behind(&handle.remote)));
+        let step = match found {
+            Some(Found::Session(live)) => Step::Found { live: Some(live) },
+            Some(Found::Source(source)) => Step::begin(source, headers),
+            None => Step::Missing,
+        };
+        Self { step, marker: PhantomData }
+    }
+}
+
+impl Step {
+    fn begin(source: Source, headers: &HeaderMap) -> Self {
+        let shared = source.shared();
+        let found = Candidates::find(headers, shared.cookie.name());
+        if let Some(live) = source.consult(found.fingerprint()) {
+            return Self::Found { live: Some(live) };
+        }
+        if found.over_budget {
+            tracing::debug!(target: "sessile::cookie", "cookies beyond the budget; the request has no session");
+        }
+        let mut tokens = found.as_slice().iter().filter_map(|value| Token::parse(value));
+        let first = tokens.next();
+        let rest: Vec<Token> = tokens.collect();
+        if !rest.is_empty() {
+            let also = rest.len();
+            tracing::debug!(target: "sessile::cookie", also, "several session cookies; the first live one counts");
+        }
+        Self::Loading {
+            begin: shared.engine.session(first.as_ref()),
+            rest: rest.into_iter(),
+            source: Some(source),
+        }
+    }
+}
+
+impl<M> Future for Load<M> {
+    type Output = Result<Session<M>, SessionRejection>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut step = self.project().step;
+        loop {
+            match step.as_mut().project() {
+                StepProj::Found { live } => {
+                    let live = live.take();
+                    step.set(Step::Done);
+                    match live {
+                        Some(live) => return Poll::Ready(Ok(Session::new(live))),
+                        None => unreachable!("a found session is taken once"),
+                    }
+                }
+                StepProj::Missing => {
+                    step.set(Step::Done);
+                    return Poll::Ready(Err(SessionRejection::missing_layer::<M>()));
+                }
+                StepProj::Loading { mut begin, rest, source } => {
+                    let loaded = match ready!(begin.as_mut().poll(cx)) {
+                        Ok(live) => live,
+                        Err(error) => {
+                            step.set(Step::Done);
+                            return Poll::Ready(Err(SessionRejection::load_failed(error)));
+                        }
+                    };
+                    let Some(from) = source.as_ref() else { unreachable!("the source is taken at the end") };
+                    if loaded.id().is_none()
+                        && let Some(token) = rest.next()
+                    {
+                        begin.set(from.shared().engine.session(Some(&token)));
+                        continue;
+                    }
+                    match from.settle(loaded) {
+                        Settled::Earlier(live, spare) => {
+                            drop(spare);
+                            step.set(Step::Found { live: Some(live) });
+                        }
+                        Settled::Kept(live) => {
+                            step.set(Step::Found { live: Some(live) });
+                        }
+                        Settled::Late(live) => {
+                            step.set(Step::Closing { commit: live.commit(), live: Some(live) });
+                        }
+                        Settled::Lost => step.set(Step::Missing),
+                    }
+                }
+                StepProj::Closing { commit, live } => {
+                    // What it would deliver cannot be delivered, and it has nothing to fail with: the session
+                    // was loaded a moment ago.
+                    let _ = ready!(commit.poll(cx));
+                    let live = live.take();
+                    step.set(Step::Found { live });
+                }
+                StepProj::Done => panic!("`Load` polled after completion"),
+            }
+        }
+    }
+}
+
+impl<M> fmt::Debug for Load<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Load").finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "axum")]
+mod axum {
+    //! The extractors. They are thin: everything happens in [`Load`].
+
+    use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
+    use http::request::Parts;
+
+    use super::{Load, Session};
+    use crate::rejection::SessionRejection;
+
+    impl<S: Sync, M: 'static> FromRequestParts<S> for Session<M> {
+        type Rejection = SessionRejection;
+
+        fn from_request_parts(
+            parts: &mut Parts,
+            _: &S,
+        ) -> impl Future<Output = Result<Self, SessionRejection>> {
+            Session::from_parts(parts)
+        }
+    }
+
+    impl<S: Sync, M: 'static> OptionalFromRequestParts<S> for Session<M> {
+        type Rejection = SessionRejection;
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, SessionRejection> {
+            let load: Load<M> = Session::from_parts(parts);
+            if load.is_missing() { Ok(None) } else { load.await.map(Some) }
+        }
+    }
+}
+
+#[cfg(feature = "axum")]
+impl<M> Load<M> {
+    /// Whether there is nothing to load from. Nothing is traced then.
+    fn is_missing(&self) -> bool {
+        matches!(self.step, Step::Missing)
+    }
+}

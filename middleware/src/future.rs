@@ -1,0 +1,124 @@
+//! [`ResponseFuture`]: runs the inner service inside its scope, then commits the session at the response
+//! head and writes the headers. It never looks at a body.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::Response;
+use pin_project_lite::pin_project;
+use sessile_engine::{Commit, Delivery, Error};
+
+use crate::cookie::write::{self, Validity};
+use crate::fail;
+use crate::headers;
+use crate::layer::Shared;
+use crate::scope::{self, Frame};
+
+pin_project! {
+    /// The future of a [`SessionService`](crate::SessionService)'s response.
+    ///
+    /// # Cancel safety
+    /// Dropped before the response head is there, it commits nothing: a new session is not published, a
+    /// renewal is forgotten and the old token goes on working. Dropped while the commit is under way, the
+    /// commit may or may not happen; it never happens by halves.
+    pub struct ResponseFuture<F, B> {
+        #[pin]
+        state: State<F, B>,
+        frame: Option<Frame>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, B> {
+        Running { #[pin] inner: F },
+        Committing { #[pin] commit: Commit, response: Option<Response<B>> },
+        Done,
+    }
+}
+
+impl<F, B> ResponseFuture<F, B> {
+    pub(crate) fn new(inner: F, frame: Option<Frame>) -> Self {
+        Self { state: State::Running { inner }, frame }
+    }
+}
+
+impl<F, B, E> Future for ResponseFuture<F, B>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Default + 'static,
+{
+    type Output = Result<Response<B>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::Running { inner } => {
+                    let result = ready!(scope::enter(this.frame, || inner.poll(cx)));
+                    let Ok(mut response) = result else {
+                        this.state.set(State::Done);
+                        *this.frame = None;
+                        return Poll::Ready(result);
+                    };
+                    let finished = this.frame.as_mut().map(Frame::finish);
+                    if finished.as_ref().is_some_and(|f| f.consulted) {
+                        headers::vary_on_cookie(response.headers_mut());
+                    }
+                    let Some(session) = finished.and_then(|f| f.session) else {
+                        this.state.set(State::Done);
+                        return Poll::Ready(Ok(response));
+                    };
+                    let commit = session.commit();
+                    this.state.set(State::Committing { commit, response: Some(response) });
+                }
+                StateProj::Committing { commit, response } => {
+                    let committed = ready!(commit.poll(cx));
+                    let response = response.take();
+                    this.state.set(State::Done);
+                    let (Some(response), Some(frame)) = (response, this.frame.take()) else {
+                        unreachable!("a commit starts with a response and a frame and ends once")
+                    };
+                    return Poll::Ready(Ok(deliver(&frame.shared, committed, response)));
+                }
+                StateProj::Done => panic!("`ResponseFuture` polled after completion"),
+            }
+        }
+    }
+}
+
+/// Tells the client what the commit came to.
+fn deliver<B: Default + 'static>(
+    shared: &Shared,
+    committed: Result<Delivery, Error>,
+    mut response: Response<B>,
+) -> Response<B> {
+    let cookie = match committed {
+        Ok(Delivery::Issue(issue)) => {
+            let persistent = issue.persistent && shared.cookie.is_persistent();
+            let validity =
+                persistent.then_some(Validity { max_age: issue.max_age, expires_at: issue.expires_at });
+            write::issue(&shared.cookie, issue.token.encode().as_bytes(), validity)
+        }
+        Ok(Delivery::Remove) => write::removal(&shared.cookie),
+        Ok(_) => return response,
+        // Another request logged this session out: nothing is left to deliver, and nothing went wrong.
+        Err(error) if error.is_revoked() => return response,
+        Err(error) => {
+            let mut response = fail::replacement(&shared.on_error, &error);
+            headers::vary_on_cookie(response.headers_mut());
+            return response;
+        }
+    };
+    let head = response.headers_mut();
+    headers::set_cookie(head, shared.cookie.name(), cookie);
+    headers::cache_control(head, shared.cache_control);
+    response
+}
+
+impl<F, B> fmt::Debug for ResponseFuture<F, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,265 @@
+//! Tells a handler which request it is serving, without touching the request: a thread-local stack of
+//! [`Frame`]s that the response future fills around every poll and empties again after it, as task-locals
+//! do. It moves frames and remembers what was loaded; it loads and commits nothing.
+//!
+//! Invariants:
+//! - A frame is on the stack exactly while its layer's inner service runs (`call` or `poll`), and in its
+//!   response future at all other times. [`enter`] restores this on unwinding too.
+//! - Frames are pushed and popped like stack frames, so the last one of a marker belongs to the innermost
+//!   layer.
+//! - No code of users runs while the stack is borrowed, so that no lookup can meet a borrow.
+
+use std::any::TypeId;
+use std::cell::RefCell;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sessile_engine::Session as Live;
+
+use crate::layer::Shared;
+
+#[cfg(test)]
+mod tests;
+
+thread_local! {
+    static STACK: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One layer's share in the request being served.
+pub(crate) struct Frame {
+    marker: TypeId,
+    pub(crate) shared: Arc<Shared>,
+    slot: Slot,
+}
+
+/// Where the state lives: inside the frame, or where other tasks reach it as well.
+enum Slot {
+    Local(State),
+    Remote(Arc<Remote>),
+}
+
+/// The state of a request that may be moved to another task.
+pub(crate) struct Remote {
+    pub(crate) shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+/// What has become of the session in this request.
+#[derive(Default)]
+struct State {
+    phase: Phase,
+    /// The cookies were looked at, so the response depends on them.
+    consulted: bool,
+    /// Of the cookies that were looked at.
+    fingerprint: u64,
+}
+
+#[derive(Default)]
+enum Phase {
+    /// Nobody has asked.
+    #[default]
+    Unasked,
+    /// This layer loaded the session and commits it.
+    Own(Live),
+    /// The same layer further out loaded it for the same client and commits it.
+    Borrowed(Live),
+    /// The response head is out; nothing can be handed to the client any more.
+    HeadSent,
+}
+
+impl State {
+    fn session(&self) -> Option<&Live> {
+        match &self.phase {
+            Phase::Own(session) | Phase::Borrowed(session) => Some(session),
+            Phase::Unasked | Phase::HeadSent => None,
+        }
+    }
+
+    /// Keeps `session`, or hands it back with the reason why not.
+    fn settle(&mut self, session: Live) -> Settled {
+        match &self.phase {
+            Phase::Unasked => {
+                self.phase = Phase::Own(session.clone());
+                Settled::Kept(session)
+            }
+            Phase::Own(earlier) | Phase::Borrowed(earlier) => Settled::Earlier(earlier.clone(), session),
+            Phase::HeadSent => Settled::Late(session),
+        }
+    }
+}
+
+/// What [`Source::settle`] made of a loaded session.
+pub(crate) enum Settled {
+    /// It is now the request's session.
+    Kept(Live),
+    /// The request had one already, loaded concurrently: that one. The second is the spare, for the caller
+    /// to drop: that may run code of observers.
+    Earlier(Live, Live),
+    /// The response head is out.
+    Late(Live),
+    /// The request is not being served here (any more).
+    Lost,
+}
+
+/// What is left for the response head.
+pub(crate) struct Finished {
+    pub(crate) consulted: bool,
+    pub(crate) session: Option<Live>,
+}
+
+impl Remote {
+    /// A panic cannot leave the state half changed, so poisoning means nothing.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Frame {
+    /// A frame whose state only this request's own task reaches. Allocates nothing.
+    pub(crate) fn local(marker: TypeId, shared: Arc<Shared>) -> Self {
+        Self { marker, shared, slot: Slot::Local(State::default()) }
+    }
+
+    /// A frame whose state is shared with the holders of the returned handle.
+    pub(crate) fn remote(marker: TypeId, shared: Arc<Shared>) -> (Self, Arc<Remote>) {
+        let remote = Arc::new(Remote { shared: Arc::clone(&shared), state: Mutex::default() });
+        (Self { marker, shared, slot: Slot::Remote(Arc::clone(&remote)) }, remote)
+    }
+
+    fn with<R>(&mut self, f: impl FnOnce(&mut State) -> R) -> R {
+        match &mut self.slot {
+            Slot::Local(state) => f(state),
+            Slot::Remote(remote) => f(&mut remote.state()),
+        }
+    }
+
+    /// Closes the frame at the response head.
+    pub(crate) fn finish(&mut self) -> Finished {
+        self.with(|state| match mem::replace(&mut state.phase, Phase::HeadSent) {
+            Phase::Own(session) => Finished { consulted: true, session: Some(session) },
+            // The outer layer says what there is to say.
+            Phase::Borrowed(_) => Finished { consulted: false, session: None },
+            Phase::Unasked | Phase::HeadSent => Finished { consulted: state.consulted, session: None },
+        })
+    }
+}
+
+/// Runs `f` with the frame in `slot` on the stack, and puts the frame back, also when `f` panics.
+///
+/// With an empty `slot`, or on a thread that is being torn down, `f` just runs.
+pub(crate) fn enter<R>(slot: &mut Option<Frame>, f: impl FnOnce() -> R) -> R {
+    struct Leave<'a>(&'a mut Option<Frame>);
+    impl Drop for Leave<'_> {
+        fn drop(&mut self) {
+            let top = STACK.try_with(|stack| stack.try_borrow_mut().ok()?.pop());
+            *self.0 = top.ok().flatten();
+        }
+    }
+
+    let entered = STACK.try_with(|stack| {
+        let (Ok(mut stack), Some(frame)) = (stack.try_borrow_mut(), slot.take()) else { return false };
+        stack.push(frame);
+        true
+    });
+    let _leave = matches!(entered, Ok(true)).then(|| Leave(slot));
+    f()
+}
+
+/// Where a session can be loaded from, and where it is kept afterwards.
+pub(crate) enum Source {
+    /// The innermost frame of the marker on this thread's stack.
+    Scope(TypeId, Arc<Shared>),
+    /// A handle that travelled with the request.
+    Remote(Arc<Remote>),
+}
+
+/// What a first look at the scope gave.
+pub(crate) enum Found {
+    /// The request's session, loaded earlier.
+    Session(Live),
+    /// None yet; it can be loaded from here.
+    Source(Source),
+}
+
+impl Source {
+    /// The layer of `marker` around the code that runs now.
+    pub(crate) fn in_scope(marker: TypeId) -> Option<Found> {
+        top(marker, |frame, _| {
+            let session = frame.with(|state| state.session().cloned());
+            session
+                .map_or_else(|| Found::Source(Self::Scope(marker, Arc::clone(&frame.shared))), Found::Session)
+        })
+    }
+
+    /// The layer behind a handle.
+    pub(crate) fn behind(remote: &Arc<Remote>) -> Found {
+        let session = remote.state().session().cloned();
+        session.map_or_else(|| Found::Source(Self::Remote(Arc::clone(remote))), Found::Session)
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        match self {
+            Self::Scope(_, shared) => shared,
+            Self::Remote(remote) => &remote.shared,
+        }
+    }
+
+    /// Notes that the request's cookies, with this fingerprint, were looked at. If the same layer further
+    /// out has loaded a session for the same cookies, that one becomes this layer's too and is returned.
+    ///
+    /// The cookies are compared because the inner request need not be the outer one: a handler may call a
+    /// service with a request of its own, and must not lend it a session.
+    pub(crate) fn consult(&self, fingerprint: u64) -> Option<Live> {
+        let note = |state: &mut State| {
+            state.consulted = true;
+            state.fingerprint = fingerprint;
+        };
+        match self {
+            Self::Remote(remote) => {
+                note(&mut remote.state());
+                None
+            }
+            Self::Scope(marker, shared) => top(*marker, |frame, below| {
+                frame.with(note);
+                let outer = below.iter_mut().rev().find_map(|outer| {
+                    if outer.marker != *marker || !outer.shared.is_same(shared) {
+                        return None;
+                    }
+                    outer.with(|s| if s.fingerprint == fingerprint { s.session().cloned() } else { None })
+                })?;
+                frame.with(|state| {
+                    if matches!(state.phase, Phase::Unasked) {
+                        state.phase = Phase::Borrowed(outer);
+                    }
+                    state.session().cloned()
+                })
+            })?,
+        }
+    }
+
+    /// Makes `session` the request's session.
+    pub(crate) fn settle(&self, session: Live) -> Settled {
+        match self {
+            Self::Remote(remote) => remote.state().settle(session),
+            Self::Scope(marker, shared) => top(*marker, |frame, _| {
+                let here = Arc::ptr_eq(&frame.shared, shared);
+                here.then(|| frame.with(|state| state.settle(session)))
+            })
+            .flatten()
+            .unwrap_or(Settled::Lost),
+        }
+    }
+}
+
+/// Runs `f` on the innermost frame of `marker` and the frames below it.
+fn top<R>(marker: TypeId, f: impl FnOnce(&mut Frame, &mut [Frame]) -> R) -> Option<R> {
+    STACK
+        .try_with(|stack| {
+            let mut stack = stack.try_borrow_mut().ok()?;
+            let at = stack.iter().rposition(|frame| frame.marker == marker)?;
+            let (below, rest) = stack.split_at_mut(at);
+            rest.first_mut().map(|frame| f(frame, below))
+        })
+        .ok()
+        .flatten()
+}
