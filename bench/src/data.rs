@@ -1,6 +1,7 @@
 //! The five-key session of every comparison, and a seeded stream of indices.
 
-use sessile::{Delivery, Engine, Session, Token};
+use sessile::engine::Session;
+use sessile::{Delivery, Engine, Token};
 
 /// Fills a session with the five keys: an i64 and strings of 20, 8, 32 and 60 bytes.
 pub fn fill(session: &Session, i: u64) -> sessile::Result<()> {

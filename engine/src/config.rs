@@ -43,7 +43,6 @@ pub(crate) struct Config {
     pub(crate) durability: Durability,
     pub(crate) memory_limit: usize,
     pub(crate) limits: Limits,
-    pub(crate) persistent: bool,
     pub(crate) background: bool,
 }
 
@@ -71,7 +70,6 @@ pub struct Builder {
     durability: Durability,
     memory_limit: usize,
     limits: Limits,
-    persistent: bool,
     background: bool,
     clock: Option<Arc<dyn Clock>>,
     observer: Option<Arc<dyn Observer>>,
@@ -85,7 +83,6 @@ impl Default for Builder {
             durability: Durability::default(),
             memory_limit: 256 << 20,
             limits: Limits::default(),
-            persistent: true,
             background: true,
             clock: None,
             observer: None,
@@ -129,12 +126,6 @@ impl Builder {
     /// Largest record in bytes. Default: 64 KiB. Checked by the call that would exceed it.
     pub fn max_record_bytes(mut self, bytes: usize) -> Self {
         self.limits.max_record_bytes = bytes;
-        self
-    }
-
-    /// Whether the cookie of a session outlives the browser by default. Default: `true`.
-    pub fn persistent(mut self, persistent: bool) -> Self {
-        self.persistent = persistent;
         self
     }
 
@@ -236,7 +227,6 @@ impl Builder {
             durability: self.durability,
             memory_limit: self.memory_limit,
             limits: self.limits,
-            persistent: self.persistent,
             background: self.background,
         })
     }

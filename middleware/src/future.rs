@@ -98,7 +98,7 @@ fn deliver<B: Default + 'static>(
         Ok(Delivery::Issue(issue)) => {
             let persistent = issue.persistent && shared.cookie.is_persistent();
             let validity =
-                persistent.then_some(Validity { max_age: issue.max_age, expires_at: issue.expires_at });
+                persistent.then_some(Validity { max_age: issue.max_age, expires_at: Some(issue.expires_at) });
             write::issue(&shared.cookie, issue.token.encode().as_bytes(), validity)
         }
         Ok(Delivery::Remove) => write::removal(&shared.cookie),

@@ -77,4 +77,7 @@ pub use crate::service::SessionService;
 /// [`Session`] dereferences to.
 pub use sessile_engine as engine;
 #[doc(inline)]
-pub use sessile_engine::{Delivery, Engine, Error, ErrorKind, Result, SessionId, Token};
+pub use sessile_engine::{
+    Builder, Delivery, Durability, Engine, Error, ErrorKind, Event, Health, Observer, Result, SessionId, Snapshot,
+    Stats, Status, StoreError, StoreErrorKind, Token, Transaction,
+};

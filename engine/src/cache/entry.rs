@@ -489,7 +489,7 @@ pub(crate) fn revoked() -> Error {
 }
 
 /// The metadata of a session that begins at `now`.
-pub(crate) fn fresh_meta(now: u64, lifetime_ms: u64, idle_ms: Option<NonZeroU64>, persistent: bool) -> Meta {
+pub(crate) fn fresh_meta(now: u64, lifetime_ms: u64, idle_ms: Option<NonZeroU64>) -> Meta {
     Meta {
         version: 1,
         created_at: now,
@@ -497,7 +497,7 @@ pub(crate) fn fresh_meta(now: u64, lifetime_ms: u64, idle_ms: Option<NonZeroU64>
         deadline: now.saturating_add(lifetime_ms),
         idle_timeout: idle_ms,
         authenticated_at: None,
-        persistent,
+        persistent: true,
     }
 }
 

@@ -125,7 +125,7 @@ impl Session {
         }
         let core = self.core();
         let token = Token::generate()?;
-        let meta = fresh_meta(now, core.config.lifetime_ms, core.config.idle_ms, core.config.persistent);
+        let meta = fresh_meta(now, core.config.lifetime_ms, core.config.idle_ms);
         let entry = Entry::unpublished(token.id(), Record::empty(&meta));
         slot.token = Some(token);
         slot.entry = Some(entry.clone());
