@@ -216,7 +216,11 @@ impl RedbStore {
         if only_space {
             return Err(self.error(StoreErrorKind::Full, "no space is left for the file"));
         }
-        let error = self.describe("writing failed; the store is read-only from now on", failure);
+        let mut error = self.describe("writing failed; the store is read-only from now on", failure);
+        if error.kind() == StoreErrorKind::Full {
+            // A sync or a header write that lacked space: unlike a page, that leaves the content unknown.
+            error = self.error(StoreErrorKind::Io, "a commit may be half on disk").with_source(error);
+        }
         tracing::error!(store = NAME, path = %self.path.display(), error = %error, "the session file is read-only");
         Err(error)
     }
