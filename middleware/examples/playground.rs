@@ -169,13 +169,12 @@ async fn run(options: Options) -> Result<(), String> {
 }
 
 fn open(options: &Options) -> sessile::Result<Engine> {
-    let mut builder = Engine::builder()
-        .lifetime(options.lifetime)
-        .idle_timeout(options.idle)
-        .durability(match options.durability {
+    let mut builder = Engine::builder().lifetime(options.lifetime).idle_timeout(options.idle).durability(
+        match options.durability {
             DurabilityOption::Eventual => Durability::Eventual { window: WINDOW },
             DurabilityOption::Power => Durability::PowerLoss,
-        });
+        },
+    );
     if let Some(bytes) = options.memory_limit {
         builder = builder.memory_limit(bytes);
     }
@@ -394,7 +393,11 @@ async fn slow(session: Session, Query(wait): Query<Wait>, Query(pair): Query<Pai
     Ok("ok")
 }
 
-async fn slow_get(session: Session, Query(wait): Query<Wait>, Query(Key { key }): Query<Key>) -> Result<String> {
+async fn slow_get(
+    session: Session,
+    Query(wait): Query<Wait>,
+    Query(Key { key }): Query<Key>,
+) -> Result<String> {
     wait.wait().await;
     Ok(text(session.get(&key)?))
 }

@@ -54,7 +54,6 @@ impl Response {
     ///
     /// # Panics
     /// If it is not.
-    #[must_use]
     pub fn ok(self) -> String {
         assert_eq!(self.status, 200, "{}", self.body);
         self.body

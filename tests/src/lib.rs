@@ -4,7 +4,10 @@
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
-#![allow(clippy::disallowed_methods, reason = "these tests measure the server from outside, by the real clock")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "these tests measure the server from outside, by the real clock"
+)]
 
 pub mod client;
 pub mod jar;

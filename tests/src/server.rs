@@ -1,7 +1,7 @@
 //! The playground as a child process: built once, started on a free port, stopped gently or by kill -9, and
 //! started again on the same file. No process outlives its handle.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -232,7 +232,7 @@ fn spawn(args: &[&str]) -> Child {
 
 fn read_all(mut from: impl std::io::Read) -> String {
     let mut all = Vec::new();
-    let _ = from.by_ref().read_to_end(&mut all);
+    let _ = from.read_to_end(&mut all);
     String::from_utf8_lossy(&all).into_owned()
 }
 
@@ -263,7 +263,14 @@ fn binary() -> &'static Path {
 fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "-p", "sessile", "--example", "playground", "--message-format=json-render-diagnostics"])
+        .args([
+            "build",
+            "-p",
+            "sessile",
+            "--example",
+            "playground",
+            "--message-format=json-render-diagnostics",
+        ])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .stderr(Stdio::inherit())
         .output()

@@ -375,7 +375,10 @@ fn kill_9_under_load_loses_no_more_than_a_window() {
         slowest_start.as_secs_f64() * 1e3,
     );
     if rounds >= 3 {
-        assert!(sum(|t| t.destroyed) > 0 && sum(|t| t.renewed) > 0, "the load was too light to show anything");
+        assert!(
+            sum(|t| t.destroyed) > 0 && sum(|t| t.renewed) > 0,
+            "the load was too light to show anything"
+        );
     }
 }
 
@@ -444,6 +447,7 @@ fn the_oracle_refuses_a_wrong_value() {
 #[should_panic(expected = "1 operations of 3 are there")]
 fn the_oracle_refuses_a_renewal_that_lost_what_came_before() {
     let start = Instant::now();
-    let log = vec![(put("a"), Some(start)), (put("b"), Some(start)), (Op::Renew, Some(start)), (put("c"), None)];
+    let log =
+        vec![(put("a"), Some(start)), (put("b"), Some(start)), (Op::Renew, Some(start)), (put("c"), None)];
     check(&known(log), Some(&state("a")), start, Some(Duration::from_secs(1)));
 }

@@ -68,8 +68,18 @@ fn reading_creates_nothing() {
     let server = memory();
     let mut c = server.client();
     for path in [
-        "/get", "/pop?key=a", "/remove?key=a", "/exists?key=a", "/keys", "/clear", "/deadline", "/status",
-        "/slow-get?ms=1&key=a", "/destroy", "/stats", "/healthz",
+        "/get",
+        "/pop?key=a",
+        "/remove?key=a",
+        "/exists?key=a",
+        "/keys",
+        "/clear",
+        "/deadline",
+        "/status",
+        "/slow-get?ms=1&key=a",
+        "/destroy",
+        "/stats",
+        "/healthz",
     ] {
         let response = c.get(path);
         assert_eq!(response.status, 200, "{path}: {}", response.body);
@@ -610,7 +620,8 @@ fn a_flipped_bit_never_gives_a_wrong_value() {
     for round in 0..rounds {
         let mut bytes = good.clone();
         let in_a_value = round % 2 == 0;
-        let at = if in_a_value { values[rng.index(values.len())] + rng.index(6) } else { rng.index(bytes.len()) };
+        let at =
+            if in_a_value { values[rng.index(values.len())] + rng.index(6) } else { rng.index(bytes.len()) };
         bytes[at] ^= 1 << rng.between(0, 7);
         std::fs::write(&path, &bytes).unwrap();
         let server = match Server::try_start(on_file(&dir), &[]) {
@@ -641,7 +652,9 @@ fn a_flipped_bit_never_gives_a_wrong_value() {
             }
         }
     }
-    println!("flips: {rounds} files, {refused} refused; sessions read: {kept} right, {lost} quarantined, 0 wrong");
+    println!(
+        "flips: {rounds} files, {refused} refused; sessions read: {kept} right, {lost} quarantined, 0 wrong"
+    );
     assert!(kept > 0);
 }
 

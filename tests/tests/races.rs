@@ -66,8 +66,10 @@ fn every_increment_counts_once() {
     let mut c = signed_in(&server);
     let mut clients = crowd(&c);
     for _ in 0..rounds() {
-        let mut seen: Vec<usize> =
-            at_once(&mut clients, |_| "/count".to_owned()).into_iter().map(|r| r.ok().parse().unwrap()).collect();
+        let mut seen: Vec<usize> = at_once(&mut clients, |_| "/count".to_owned())
+            .into_iter()
+            .map(|r| r.ok().parse().unwrap())
+            .collect();
         seen.sort_unstable();
         assert_eq!(seen, (1..=CLIENTS).collect::<Vec<_>>(), "each client is told a number of its own");
         assert_eq!(c.get("/pop?key=count").ok(), CLIENTS.to_string());
@@ -99,7 +101,8 @@ fn a_flash_value_is_delivered_exactly_once() {
     for round in 0..rounds() {
         c.get(&format!("/put?key=flash&value=round{round}")).ok();
         let answers = at_once(&mut clients, |_| "/pop?key=flash".to_owned());
-        let delivered: Vec<String> = answers.into_iter().map(Response::ok).filter(|b| !b.is_empty()).collect();
+        let delivered: Vec<String> =
+            answers.into_iter().map(Response::ok).filter(|b| !b.is_empty()).collect();
         assert_eq!(delivered, [format!("round{round}")]);
     }
 }
@@ -219,7 +222,11 @@ fn race(server: &Server, end: End, rng: &mut Rng, seen: &mut Seen) {
             (200, Some(cookie)) => {
                 assert!(!cookie.is_removal());
                 assert_ne!(cookie.value, old.token().unwrap(), "{end:?}: the old token was issued again");
-                assert_ne!(Some(cookie.value.as_str()), successor.jar.token(), "{end:?}: one token, two clients");
+                assert_ne!(
+                    Some(cookie.value.as_str()),
+                    successor.jar.token(),
+                    "{end:?}: one token, two clients"
+                );
                 seen.fresh += 1;
             }
             // Written into the session that was, and so before its end.
@@ -325,7 +332,9 @@ fn of_concurrent_renewals_one_token_lives() {
             .filter_map(Response::set_cookie)
             .filter(|cookie| !cookie.is_removal())
             .map(|cookie| cookie.value)
-            .filter(|token| Client::with(server.address(), Jar::with(token)).get("/get?key=user").ok() == "ada")
+            .filter(|token| {
+                Client::with(server.address(), Jar::with(token)).get("/get?key=user").ok() == "ada"
+            })
             .collect();
         tokens.dedup();
         assert_eq!(tokens.len(), 1, "round {round}: the session has one token");
