@@ -9,10 +9,8 @@ use sessile_bench::data::Stream;
 
 fn engine() -> (Engine, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
-    let engine = Engine::builder()
-        .memory_limit(4 << 30)
-        .open_redb(dir.path().join("bench.redb"))
-        .expect("an engine");
+    let engine =
+        Engine::builder().memory_limit(4 << 30).open_redb(dir.path().join("bench.redb")).expect("an engine");
     (engine, dir)
 }
 

@@ -30,10 +30,16 @@ fn benches(c: &mut Criterion) {
     group.bench_function("session/snapshot", |b| b.iter(|| session.snapshot()));
     let snapshot = session.snapshot().expect("live");
     group.bench_function("snapshot/i64", |b| b.iter(|| snapshot.i64(black_box("user_id"))));
-    group.bench_function("snapshot/str", |b| b.iter(|| snapshot.str(black_box("name")).map(|s| s.map(str::len))));
-    group.bench_function("session/put-str", |b| b.iter(|| session.put("last_page", black_box("/a/page/of/thirty/characters"))));
+    group.bench_function("snapshot/str", |b| {
+        b.iter(|| snapshot.str(black_box("name")).map(|s| s.map(str::len)))
+    });
+    group.bench_function("session/put-str", |b| {
+        b.iter(|| session.put("last_page", black_box("/a/page/of/thirty/characters")))
+    });
     group.bench_function("session/put-i64", |b| b.iter(|| session.put("user_id", black_box(&7_i64))));
-    group.bench_function("session/update-i64", |b| b.iter(|| session.update("user_id", |n: Option<i64>| n.unwrap_or(0) + 1)));
+    group.bench_function("session/update-i64", |b| {
+        b.iter(|| session.update("user_id", |n: Option<i64>| n.unwrap_or(0) + 1))
+    });
     group.bench_function("session/commit-untouched", |b| {
         b.iter_batched(
             || run(engine.session(Some(&tokens[1]))).expect("found"),

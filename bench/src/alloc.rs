@@ -1,6 +1,9 @@
 //! A global allocator that counts.
 
-#![expect(unsafe_code, reason = "a global allocator is unsafe to implement; this one only counts and forwards")]
+#![expect(
+    unsafe_code,
+    reason = "a global allocator is unsafe to implement; this one only counts and forwards"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -37,7 +37,8 @@ impl Clock for SystemClock {
 #[cfg(target_os = "linux")]
 fn boottime_ms() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(t.tv_sec).unwrap_or(0).saturating_mul(1000) + u64::try_from(t.tv_nsec).unwrap_or(0) / 1_000_000
+    u64::try_from(t.tv_sec).unwrap_or(0).saturating_mul(1000)
+        + u64::try_from(t.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
 #[cfg(not(target_os = "linux"))]

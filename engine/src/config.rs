@@ -180,7 +180,10 @@ impl Builder {
         if !store.capabilities().exclusive {
             return Err(Error::new(
                 ErrorKind::Config,
-                format!("the {} store is shared with other processes, which this engine does not support", store.name()),
+                format!(
+                    "the {} store is shared with other processes, which this engine does not support",
+                    store.name()
+                ),
             ));
         }
         self.build(Some(store))
@@ -207,7 +210,9 @@ impl Builder {
         if let Durability::Eventual { window } = self.durability
             && (window.is_zero() || window > Duration::from_secs(60))
         {
-            return bad(format!("the window of eventual durability must be above 0 and at most 60 s, not {window:?}"));
+            return bad(format!(
+                "the window of eventual durability must be above 0 and at most 60 s, not {window:?}"
+            ));
         }
         if self.limits.max_record_bytes < 1024 || self.limits.max_record_bytes > 16 << 20 {
             return bad(format!(

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::cache::{Cache, EntryRef, Entry, Phase};
+use crate::cache::{Cache, Entry, EntryRef, Phase};
 use crate::clock::EngineClock;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
@@ -164,8 +164,12 @@ impl Core {
                 Err(present) => return Ok(self.use_entry(present, now)),
             }
         }
-        Err(StoreError::new(StoreErrorKind::Unavailable, store.name(), "the row keeps changing while it is read")
-            .into())
+        Err(StoreError::new(
+            StoreErrorKind::Unavailable,
+            store.name(),
+            "the row keeps changing while it is read",
+        )
+        .into())
     }
 
     fn quarantine(&self, id: &SessionId, reason: &str) {
@@ -365,7 +369,10 @@ impl Core {
             return Err(closed());
         }
         if self.is_latched() {
-            return Err(Error::new(ErrorKind::ReadOnly, format!("sessions are read-only: {}", self.health())));
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("sessions are read-only: {}", self.health()),
+            ));
         }
         Ok(())
     }

@@ -78,7 +78,9 @@ impl Engine {
             let spawned = std::thread::Builder::new()
                 .name("sessile-writer".into())
                 .spawn(move || writer::run(&core))
-                .map_err(|e| Error::new(ErrorKind::Config, "the writer thread could not be started").with_source(e))?;
+                .map_err(|e| {
+                    Error::new(ErrorKind::Config, "the writer thread could not be started").with_source(e)
+                })?;
             Some(spawned)
         } else {
             None

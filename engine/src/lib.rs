@@ -1,6 +1,6 @@
 //! In-process session engine.
-pub mod clock;
 mod cache;
+pub mod clock;
 mod config;
 mod core;
 mod engine;
@@ -8,13 +8,13 @@ mod error;
 mod observer;
 pub mod record;
 mod session;
+#[cfg(all(test, feature = "shuttle"))]
+mod shuttle_tests;
 mod stats;
 pub mod store;
 mod sync;
 mod token;
 pub mod value;
-#[cfg(all(test, feature = "shuttle"))]
-mod shuttle_tests;
 mod wheel;
 mod writer;
 

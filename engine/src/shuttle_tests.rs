@@ -231,7 +231,11 @@ fn shuttle_renew_moves_everything_and_kills_the_old_token() {
         {
             let restarted = self::engine(&store);
             assert!(!alive(&restarted, &old), "also after a crash");
-            assert_eq!(open(&restarted, &new).get::<u32>("n").expect("reads"), Some(0), "and the new one works");
+            assert_eq!(
+                open(&restarted, &new).get::<u32>("n").expect("reads"),
+                Some(0),
+                "and the new one works"
+            );
         }
         other.join().expect("joins");
         writer.finish(&engine);
@@ -259,7 +263,10 @@ fn shuttle_renew_that_is_dropped_changes_nothing() {
         // Poll once, let the writer get anywhere, then drop: a client that went away.
         block_on(async {
             let mut commit = session.commit();
-            let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut commit).poll(cx).is_ready())).await;
+            let polled = std::future::poll_fn(|cx| {
+                std::task::Poll::Ready(std::pin::Pin::new(&mut commit).poll(cx).is_ready())
+            })
+            .await;
             if !polled {
                 thread::yield_now();
                 thread::yield_now();
@@ -359,7 +366,9 @@ fn shuttle_eviction_loses_nothing() {
                 let (engine, tokens) = (engine.clone(), tokens.clone());
                 spawn(move || {
                     for token in tokens.iter() {
-                        open(&engine, token).update("n", |n: Option<u32>| n.unwrap_or(90) + 1).expect("updates");
+                        open(&engine, token)
+                            .update("n", |n: Option<u32>| n.unwrap_or(90) + 1)
+                            .expect("updates");
                     }
                 })
             })

@@ -446,7 +446,11 @@ fn idle_uses_survive_a_restart() {
     let store = MemoryStore::default();
     let clock = ManualClock::new(START_MS);
     let build = |clock: &ManualClock| {
-        Engine::builder().clock(clock.clone()).idle_timeout(Duration::from_secs(100)).open(store.clone()).unwrap()
+        Engine::builder()
+            .clock(clock.clone())
+            .idle_timeout(Duration::from_secs(100))
+            .open(store.clone())
+            .unwrap()
     };
     let engine = build(&clock);
     let token = fresh(&engine);

@@ -82,7 +82,9 @@ fn fill(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     }
     let per_session = (rss_bytes() - before) as f64 / n as f64;
     let counted = pollster::block_on(memory.stats()).memory_bytes as f64 / n as f64;
-    println!(r#"{{"what":"memory","sessions":{n},"rss_per_session":{per_session:.1},"counted_per_session":{counted:.1}}}"#);
+    println!(
+        r#"{{"what":"memory","sessions":{n},"rss_per_session":{per_session:.1},"counted_per_session":{counted:.1}}}"#
+    );
     drop(memory);
 
     let engine = Engine::builder().memory_limit(256 << 20).open_redb(path)?;
@@ -95,7 +97,10 @@ fn fill(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let seconds = start.elapsed().as_secs_f64();
     let token = last.ok_or("no session")?;
     std::fs::write(path.with_extension("token"), token.encode().as_str())?;
-    println!(r#"{{"what":"fill","sessions":{n},"seconds":{seconds:.2},"file_bytes":{}}}"#, std::fs::metadata(path)?.len());
+    println!(
+        r#"{{"what":"fill","sessions":{n},"seconds":{seconds:.2},"file_bytes":{}}}"#,
+        std::fs::metadata(path)?.len()
+    );
     Ok(())
 }
 

@@ -72,8 +72,8 @@ impl Session {
         let core = self.core();
         let has_store = core.store.is_some();
         let changed = slot.modified || slot.must_wait;
-        let wait = has_store
-            && (slot.must_wait || (changed && core.config.durability == Durability::PowerLoss));
+        let wait =
+            has_store && (slot.must_wait || (changed && core.config.durability == Durability::PowerLoss));
         let unpublished = slot.entry.as_ref().is_some_and(|e| e.phase() == Phase::Unpublished);
         let renew = slot.renew.take();
 

@@ -184,7 +184,8 @@ impl Session {
     /// # Examples
     /// ```
     /// # pollster::block_on(async {
-    /// # let session = sessile_engine::Engine::builder().in_memory()?.session(None).await?;
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
     /// session.put("visits", &3)?;
     /// assert_eq!(session.get::<u32>("visits")?, Some(3));
     /// assert_eq!(session.get::<u32>("nothing")?, None);
@@ -257,7 +258,8 @@ impl Session {
     /// # Examples
     /// ```
     /// # pollster::block_on(async {
-    /// # let session = sessile_engine::Engine::builder().in_memory()?.session(None).await?;
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
     /// let visits = session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
     /// assert_eq!(visits, 1);
     /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
@@ -301,8 +303,7 @@ impl Session {
                 }
                 return Ok(result);
             };
-            let done =
-                self.edit(true, Some(&base), |_, meta| Ok((Some(work.with_meta(&meta)), ())))?;
+            let done = self.edit(true, Some(&base), |_, meta| Ok((Some(work.with_meta(&meta)), ())))?;
             if done.is_some() {
                 return Ok(result);
             }
@@ -367,6 +368,9 @@ impl Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("id", &self.id()).field("status", &self.status()).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("id", &self.id())
+            .field("status", &self.status())
+            .finish_non_exhaustive()
     }
 }

@@ -18,7 +18,8 @@ use crate::value::{ValueRef, decode};
 /// # Examples
 /// ```
 /// # pollster::block_on(async {
-/// # let session = sessile_engine::Engine::builder().in_memory()?.session(None).await?;
+/// # let engine = sessile_engine::Engine::builder().in_memory()?;
+/// # let session = engine.session(None).await?;
 /// session.put("name", "ann")?;
 /// let Some(snapshot) = session.snapshot() else { return Ok(()) };
 /// assert_eq!(snapshot.str("name")?, Some("ann"));
@@ -57,7 +58,10 @@ impl Snapshot {
         let kind = value.kind();
         match read(value) {
             Some(value) => Ok(Some(value)),
-            None => Err(Error::new(ErrorKind::TypeMismatch, format!("wanted {wanted}, found {kind:?}")).with_key(key)),
+            None => {
+                Err(Error::new(ErrorKind::TypeMismatch, format!("wanted {wanted}, found {kind:?}"))
+                    .with_key(key))
+            }
         }
     }
 

@@ -12,8 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub(crate) use self::queue::{FlushWait, Queue, Settled, Work, closed};
-pub(crate) use self::renewal::{Lifetime, Renewal, RenewalWait};
 use self::renewal::TakeResult;
+pub(crate) use self::renewal::{Lifetime, Renewal, RenewalWait};
 use crate::cache::{Amend, EntryRef, Phase, Pick, WriteMode};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, StoreError, StoreErrorKind};
@@ -212,7 +212,10 @@ impl Core {
                 Outcome::Done => renewal.resolve(self, Ok(())),
                 _ => renewal.resolve(
                     self,
-                    Err(Error::new(ErrorKind::Store, format!("the store refused to re-key the session: {outcome:?}"))),
+                    Err(Error::new(
+                        ErrorKind::Store,
+                        format!("the store refused to re-key the session: {outcome:?}"),
+                    )),
                 ),
             },
             Item::Half | Item::Delete(_) | Item::Quarantine(_) => {}

@@ -160,8 +160,7 @@ impl Queue {
                 _ => None,
             };
             let done = outcome.is_some();
-            let waiter =
-                Arc::new(Waiter { cell: Mutex::new(Cell { epoch, outcome, waker: None }) });
+            let waiter = Arc::new(Waiter { cell: Mutex::new(Cell { epoch, outcome, waker: None }) });
             if !done {
                 state.waiters.push(waiter.clone());
                 state.urgent = true;
