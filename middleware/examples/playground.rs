@@ -52,10 +52,10 @@ struct Options {
     #[arg(long, value_name = "memory|redb:PATH", default_value = "redb:sessions.redb")]
     store: StoreOption,
     /// How long a session lives, used or not: `24h`, `20m`, `500ms`.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration, allow_hyphen_values = true)]
     lifetime: Duration,
     /// How long a session lives unused; without it idle sessions live as long as busy ones.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true)]
     idle: Option<Duration>,
     /// What an answered write survives: `eventual` may lose the last 50 ms, `power` loses nothing.
     #[arg(long, value_enum, default_value_t = DurabilityOption::Eventual)]

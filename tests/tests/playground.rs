@@ -570,7 +570,7 @@ fn a_foreign_garbage_or_truncated_file_is_refused_untouched() {
     let mut rng = sessile_tests::Rng::announced("garbage");
 
     assert_file_refused(&path, b"SQLite format 3\0 and so on, for some length, but no session in it");
-    assert_file_refused(&path, &[0u8; 8_192]);
+    // Zeros alone are what a crash while a file is being created leaves: that is begun again, not refused.
     for len in [1, 63, 320, 4_096, 65_536] {
         let garbage: Vec<u8> = (0..len).map(|_| u8::try_from(rng.next_u64() & 0xff).unwrap()).collect();
         assert_file_refused(&path, &garbage);
@@ -627,7 +627,11 @@ fn a_flipped_bit_never_gives_a_wrong_value() {
         let server = match Server::try_start(on_file(&dir), &[]) {
             Ok(server) => server,
             Err(ended) => {
-                assert_refused(&ended, &["sessions.redb"]);
+                // redb may panic on a damaged file; the panic is caught and turned into an error, but its message
+                // has been printed by then.
+                assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+                let last = ended.stderr.lines().last().unwrap_or_default();
+                assert!(last.starts_with("error: ") && last.contains("sessions.redb"), "{}", ended.stderr);
                 refused += 1;
                 continue;
             }
