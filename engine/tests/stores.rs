@@ -1,5 +1,6 @@
 //! The conformance suite on the stores of this crate, one report line a case.
 #![cfg(all(feature = "conformance", feature = "redb"))]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

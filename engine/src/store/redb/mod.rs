@@ -192,9 +192,11 @@ impl RedbStore {
         self.ready_to_write()?;
         let run = |db: &Database| {
             let mut tx = db.begin_write()?;
-            // A restart after a crash then takes a millisecond instead of a second per GB. It also
-            // implies a two-phase commit, which does not lean on a checksum that input can be made for.
-            tx.set_quick_repair(quick_repair());
+            // Always, not now and then: what counts is the very last commit before a crash. With it a file
+            // of a million rows opens in milliseconds, without in seconds; it costs a commit of one row
+            // another 0.4 ms and a large batch nothing. It also implies a two-phase commit, which does not
+            // lean on a checksum that stored values could be made to match.
+            tx.set_quick_repair(true);
             let value = f(&tx)?;
             tx.commit()?;
             Ok(value)
@@ -290,11 +292,6 @@ impl RedbStore {
             Err(_) => Err(self.describe("closing failed", Failure::Panicked)),
         }
     }
-}
-
-/// Whether commits are prepared for a quick restart.
-fn quick_repair() -> bool {
-    true
 }
 
 /// Drops a database that must not touch its file any more.

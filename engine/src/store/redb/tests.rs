@@ -344,3 +344,27 @@ fn the_creation_of_a_file_may_be_cut_short_anywhere() {
         run_into_failure(fail_at, io::ErrorKind::Other, true);
     }
 }
+
+#[test]
+fn damage_and_panics_in_a_write_latch_and_reads_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    for panics in [false, true] {
+        let path = dir.path().join(format!("{panics}"));
+        let store = RedbStore::open(&path).unwrap();
+        commit(&store, &[insert(1)]).unwrap();
+        let failed = store.write(|tx| {
+            tables::apply(tx, &[insert(2)])?;
+            assert!(!panics, "redb gives up");
+            Err::<(), _>(redb::Error::Corrupted("a page".into()))
+        });
+        assert_eq!(kind(failed), StoreErrorKind::Corrupt);
+        assert_eq!(kind(commit(&store, &[insert(3)])), StoreErrorKind::ReadOnly);
+        assert_eq!(block_on(store.load(&id(1))).unwrap(), Some(row(1, 1001)));
+        assert_eq!(block_on(store.load(&id(2))).unwrap(), None);
+        block_on(store.close()).unwrap();
+        assert_eq!(kind(commit(&store, &[insert(3)])), StoreErrorKind::Closed);
+        let again = RedbStore::open(&path).unwrap();
+        assert_eq!(block_on(again.count()).unwrap(), Some(1));
+        commit(&again, &[insert(3)]).unwrap();
+    }
+}
