@@ -107,7 +107,7 @@ where
 pub fn populate(engine: &Engine, n: usize) -> Vec<HeaderValue> {
     (0..n as u64)
         .filter_map(|i| {
-            let token = pollster::block_on(crate::data::create(engine, i)).ok().flatten()?;
+            let token = run(crate::data::create(engine, i)).ok().flatten()?;
             HeaderValue::from_str(&format!("session={}", token.encode().as_str())).ok()
         })
         .collect()

@@ -142,7 +142,7 @@ impl Builder {
     }
 
     /// Without the background thread: tests call `Engine::step` themselves.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "shuttle"))]
     pub(crate) fn manual(mut self) -> Self {
         self.background = false;
         self

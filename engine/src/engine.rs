@@ -181,7 +181,7 @@ impl Engine {
     }
 
     /// Runs the writer once, for engines without a thread.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "shuttle"))]
     pub(crate) fn step(&self) -> bool {
         let core = self.core();
         let (work, epoch, _) = core.queue.drain();

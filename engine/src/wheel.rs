@@ -112,11 +112,13 @@ impl Wheel {
     }
 
     /// Number of items.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Bytes that the wheel holds, itself included.
+    #[cfg(test)]
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.levels.iter().map(Level::memory_bytes).sum::<usize>()

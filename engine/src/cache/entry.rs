@@ -161,12 +161,12 @@ pub(crate) struct Taken {
 impl Entry {
     /// An entry that only its creator can see.
     pub(crate) fn unpublished(id: SessionId, record: Record) -> EntryRef {
-        Self::new(id, Some(record), Phase::Unpublished, 0)
+        Self::make(id, Some(record), Phase::Unpublished, 0)
     }
 
     /// An entry just read from the store.
     pub(crate) fn loaded(id: SessionId, record: Record) -> EntryRef {
-        Self::new(id, Some(record), Phase::Live, STORED)
+        Self::make(id, Some(record), Phase::Live, STORED)
     }
 
     /// The entry a renewal creates. `dirty` says that the record is newer than the row already stored.
@@ -174,15 +174,15 @@ impl Entry {
     pub(crate) fn renewed(id: SessionId, record: Record, stored: bool, dirty: bool) -> EntryRef {
         let stored = if stored { STORED } else { 0 };
         let dirty = if dirty { DIRTY | QUEUED } else { 0 };
-        Self::new(id, Some(record), Phase::Live, stored | dirty)
+        Self::make(id, Some(record), Phase::Live, stored | dirty)
     }
 
     /// A tombstone for a session that is revoked while it is not cached, marked as queued as above.
     pub(crate) fn tombstone(id: SessionId) -> EntryRef {
-        Self::new(id, None, Phase::Revoked, QUEUED | STORED)
+        Self::make(id, None, Phase::Revoked, QUEUED | STORED)
     }
 
-    fn new(id: SessionId, record: Option<Record>, phase: Phase, flags: u8) -> EntryRef {
+    fn make(id: SessionId, record: Option<Record>, phase: Phase, flags: u8) -> EntryRef {
         let last_seen = record.as_ref().map_or(0, Record::last_seen);
         EntryRef(triomphe::Arc::new(Self {
             id,

@@ -166,11 +166,6 @@ impl Cache {
     pub(crate) fn hits(&self) -> u64 {
         self.shards.iter().map(|s| s.hits.load(Ordering::Relaxed)).sum()
     }
-
-    /// All entries at some moment, for checks and shutdown; not for hot paths.
-    pub(crate) fn entries(&self) -> Vec<EntryRef> {
-        self.shards.iter().flat_map(|s| s.map.read().iter().cloned().collect::<Vec<_>>()).collect()
-    }
 }
 
 fn stripe(id: &SessionId) -> usize {

@@ -64,7 +64,7 @@ impl Session {
     /// If the future is dropped, a new session is not left behind and a renewal does not happen; a destruction
     /// stands.
     pub fn commit(&self) -> Commit {
-        let mut slot = self.unit.slot.lock();
+        let mut slot = self.unit().slot.lock();
         if slot.head_sent {
             return Commit::ready(Ok(Delivery::Nothing));
         }
@@ -104,11 +104,11 @@ impl Session {
         wait: bool,
     ) -> Result<Delivery> {
         let core = self.core().clone();
-        let mut told = if self.unit.slot.lock().remove { Told::Remove } else { Told::Nothing };
+        let mut told = if self.unit().slot.lock().remove { Told::Remove } else { Told::Nothing };
         let mut orphan = None;
         if unpublished {
             core.make_room().await?;
-            let entry = publish(&core, &mut self.unit.slot.lock())?;
+            let entry = publish(&core, &mut self.unit().slot.lock())?;
             core.announce(&entry);
             if wait {
                 orphan = Some(Orphan { core: &core, entry: Some(entry) });
@@ -128,7 +128,7 @@ impl Session {
         if let Some(orphan) = &mut orphan {
             orphan.entry = None;
         }
-        let slot = self.unit.slot.lock();
+        let slot = self.unit().slot.lock();
         match told {
             Told::Nothing => Ok(Delivery::Nothing),
             Told::Remove => Ok(Delivery::Remove),
@@ -138,14 +138,14 @@ impl Session {
 
     async fn carry_out_renewal(&self, core: &Arc<Core>, lifetime: crate::writer::Lifetime) -> Result<()> {
         let token = Token::generate()?;
-        let Some(old) = self.unit.slot.lock().entry.clone() else { return Ok(()) };
+        let Some(old) = self.unit().slot.lock().entry.clone() else { return Ok(()) };
         let renewal = Renewal::new(old, token.id(), lifetime);
         let entry = if core.store.is_some() {
             RenewalWait::start(core.clone(), renewal).await?
         } else {
             renewal.run_in_memory(core)?
         };
-        let mut slot = self.unit.slot.lock();
+        let mut slot = self.unit().slot.lock();
         slot.entry = Some(entry);
         slot.token = Some(token);
         Ok(())

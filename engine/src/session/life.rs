@@ -14,7 +14,7 @@ impl Session {
     /// The session's public id, safe to show. `None` while there is no session.
     pub fn id(&self) -> Option<SessionId> {
         let now = self.core().clock.now_ms();
-        let slot = self.unit.slot.lock();
+        let slot = self.unit().slot.lock();
         let entry = slot.entry.as_ref()?;
         matches!(entry.read(now), Read::Live(_)).then(|| *entry.id())
     }
@@ -47,7 +47,7 @@ impl Session {
 
     /// When the session was last used by any request, including this one.
     pub fn last_seen(&self) -> Option<SystemTime> {
-        let slot = self.unit.slot.lock();
+        let slot = self.unit().slot.lock();
         from_ms(slot.entry.as_ref()?.last_seen())
     }
 
@@ -65,13 +65,13 @@ impl Session {
     /// When the session ends if it is not used again: the earlier of its deadline and the end of its idle
     /// timeout.
     pub fn expires_at(&self) -> Option<SystemTime> {
-        let slot = self.unit.slot.lock();
+        let slot = self.unit().slot.lock();
         from_ms(slot.entry.as_ref()?.expires_at()?)
     }
 
     /// Whether this request created the session, or there is none yet.
     pub fn is_new(&self) -> bool {
-        let slot = self.unit.slot.lock();
+        let slot = self.unit().slot.lock();
         slot.entry.as_ref().is_none_or(|e| e.phase() == Phase::Unpublished)
     }
 
@@ -79,7 +79,7 @@ impl Session {
     /// starts a new one and makes this `false` again.
     pub fn is_revoked(&self) -> bool {
         let now = self.core().clock.now_ms();
-        let slot = self.unit.slot.lock();
+        let slot = self.unit().slot.lock();
         match &slot.entry {
             Some(entry) => !matches!(entry.read(now), Read::Live(_)),
             None => slot.destroyed,
@@ -88,7 +88,7 @@ impl Session {
 
     /// What this request has done to the session.
     pub fn status(&self) -> Status {
-        let slot = self.unit.slot.lock();
+        let slot = self.unit().slot.lock();
         if slot.modified || slot.renew.is_some() {
             Status::Modified
         } else if slot.destroyed {
@@ -127,7 +127,7 @@ impl Session {
     fn ask_for_renewal(&self, lifetime: Lifetime) -> Result<()> {
         self.core().check_writable()?;
         let now = self.core().clock.now_ms();
-        let mut slot = self.unit.slot.lock();
+        let mut slot = self.unit().slot.lock();
         if slot.head_sent {
             return Err(Error::new(
                 ErrorKind::HeadSent,
@@ -153,7 +153,7 @@ impl Session {
     /// # Durability
     /// The commit at the response head waits until the deletion is durable, at every level.
     pub fn destroy(&self) -> Result<()> {
-        let mut slot = self.unit.slot.lock();
+        let mut slot = self.unit().slot.lock();
         let Some(entry) = slot.entry.take() else { return Ok(()) };
         let published = entry.phase() != Phase::Unpublished;
         *slot = Slot {
@@ -189,7 +189,7 @@ impl Session {
     /// in-memory engine has nothing that could survive and returns at once.
     pub async fn sync(&self) -> Result<()> {
         {
-            let mut slot = self.unit.slot.lock();
+            let mut slot = self.unit().slot.lock();
             if slot.entry.as_ref().is_some_and(|e| e.phase() == Phase::Unpublished) {
                 slot.must_wait = true;
                 return Ok(());

@@ -6,6 +6,7 @@
 
 mod commit;
 mod life;
+mod pool;
 mod snapshot;
 mod transaction;
 
@@ -49,15 +50,18 @@ pub enum Status {
 /// and writes give [`ErrorKind::Revoked`], at once and for ever.
 #[derive(Clone)]
 pub struct Session {
-    unit: Arc<Unit>,
+    /// Present until the handle is dropped.
+    unit: Option<Arc<Unit>>,
 }
 
 /// The state of one request.
 struct Unit {
-    core: Arc<Core>,
+    /// Present while in use; the pool keeps units without one.
+    core: Option<Arc<Core>>,
     slot: Mutex<Slot>,
 }
 
+#[derive(Default)]
 struct Slot {
     entry: Option<EntryRef>,
     /// The token that the client holds or will be given.
@@ -78,21 +82,17 @@ type Change<R> = Result<(Option<Record>, R)>;
 
 impl Session {
     pub(crate) fn begin(core: Arc<Core>, entry: Option<EntryRef>, token: Option<Token>) -> Self {
-        let slot = Slot {
-            entry,
-            token,
-            head_sent: false,
-            modified: false,
-            destroyed: false,
-            renew: None,
-            must_wait: false,
-            remove: false,
-        };
-        Self { unit: Arc::new(Unit { core, slot: Mutex::new(slot) }) }
+        Self { unit: Some(pool::take(core, Slot { entry, token, ..Slot::default() })) }
     }
 
+    #[expect(clippy::expect_used, reason = "only `drop` takes it")]
+    fn unit(&self) -> &Unit {
+        self.unit.as_deref().expect("present until the handle is dropped")
+    }
+
+    #[expect(clippy::expect_used, reason = "only the pool's units have none")]
     fn core(&self) -> &Arc<Core> {
-        &self.unit.core
+        self.unit().core.as_ref().expect("present while in use")
     }
 
     /// The current record, if the session is in service.
@@ -100,7 +100,7 @@ impl Session {
         let now = self.core().clock.now_ms();
         let entry;
         {
-            let slot = self.unit.slot.lock();
+            let slot = self.unit().slot.lock();
             let current = slot.entry.as_ref()?;
             match current.read(now) {
                 Read::Live(record) => return Some(record),
@@ -143,7 +143,7 @@ impl Session {
         let core = self.core();
         core.check_writable()?;
         let now = core.clock.now_ms();
-        let mut slot = self.unit.slot.lock();
+        let mut slot = self.unit().slot.lock();
         let had_entry = slot.entry.is_some();
         if !had_entry && !create {
             return Ok(None);
@@ -315,7 +315,7 @@ impl Session {
         let core = self.core();
         core.check_writable()?;
         let now = core.clock.now_ms();
-        let mut slot = self.unit.slot.lock();
+        let mut slot = self.unit().slot.lock();
         let created = slot.entry.is_none();
         let entry = self.entry_for_write(&mut slot, now)?;
         match entry.read(now) {
@@ -330,7 +330,7 @@ impl Session {
 
     /// Forgets a session that was created for a transaction which wrote nothing.
     fn discard_empty(&self) {
-        let mut slot = self.unit.slot.lock();
+        let mut slot = self.unit().slot.lock();
         let unused = slot.entry.as_ref().is_some_and(|e| e.phase() == Phase::Unpublished) && !slot.modified;
         if unused {
             slot.entry = None;
@@ -363,6 +363,14 @@ impl Session {
     /// there is no session.
     pub fn snapshot(&self) -> Option<Snapshot> {
         self.record().map(Snapshot::new)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(unit) = self.unit.take() {
+            pool::give_back(unit);
+        }
     }
 }
 

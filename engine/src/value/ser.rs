@@ -61,6 +61,7 @@ impl Encoded {
     }
 
     /// The value, read in place.
+    #[cfg(test)]
     pub(crate) fn as_value_ref(&self) -> ValueRef<'_> {
         wire::read(self.kind, &self.bytes).unwrap_or(ValueRef::Null)
     }

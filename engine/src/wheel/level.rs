@@ -75,6 +75,7 @@ impl Level {
         Some(start)
     }
 
+    #[cfg(test)]
     pub(super) fn memory_bytes(&self) -> usize {
         size_of_val(&*self.slots) + size_of_val(&*self.words)
     }

@@ -109,6 +109,7 @@ impl Pool {
         Some(item)
     }
 
+    #[cfg(test)]
     pub(super) fn memory_bytes(&self) -> usize {
         let chunks = (self.pages.len() - self.absent.len()) * PAGE * size_of::<Chunk>();
         chunks

@@ -11,7 +11,7 @@ mod renewal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-pub(crate) use self::queue::{FlushWait, Queue, Settled, Work, closed};
+pub(crate) use self::queue::{Queue, Settled, Work, closed};
 use self::renewal::TakeResult;
 pub(crate) use self::renewal::{Lifetime, Renewal, RenewalWait};
 use crate::cache::{Amend, EntryRef, Phase, Pick, WriteMode};

@@ -206,6 +206,7 @@ impl Queue {
     }
 
     /// Takes all work without waiting.
+    #[cfg(all(test, feature = "shuttle"))]
     pub(crate) fn drain(&self) -> (Work, u64, bool) {
         Self::drain_locked(&mut self.state.lock())
     }
