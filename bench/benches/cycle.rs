@@ -1,7 +1,5 @@
 //! The request cycle beside the bare service: hot and random sessions, read and write.
 
-#![expect(missing_docs, reason = "a benchmark")]
-
 use criterion::{Criterion, criterion_group, criterion_main};
 use sessile::Engine;
 use sessile_bench::cycle::{Work, bare, cycle, populate, with_sessions};

@@ -1,7 +1,5 @@
 //! The parts of a request: parse, hash, lookup, read, touch, write, commit.
 
-#![expect(missing_docs, reason = "a benchmark")]
-
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};

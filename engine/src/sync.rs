@@ -78,9 +78,6 @@ mod modelled {
         pub(crate) fn new() -> Self {
             Self(shuttle::sync::Condvar::new())
         }
-        pub(crate) fn notify_all(&self) {
-            self.0.notify_all();
-        }
         pub(crate) fn notify_one(&self) {
             self.0.notify_one();
         }

@@ -1,6 +1,8 @@
 //! What a session promises, seen from outside: data, life cycle, expiry, limits. Each test names the promise
 //! it keeps where there is one (P1 to P12, `docs/design.md`).
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;

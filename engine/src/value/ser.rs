@@ -7,8 +7,8 @@ use serde::ser::{self, Serialize};
 use smallvec::SmallVec;
 
 use super::timestamp::TIMESTAMP_MARKER;
-use super::wire::{self, COUNT_LEN, MAX_DEPTH};
-use super::{BYTES_MARKER, Kind, ValueRef};
+use super::wire::{COUNT_LEN, MAX_DEPTH};
+use super::{BYTES_MARKER, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::MAX_BODY_BYTES;
 
@@ -62,8 +62,8 @@ impl Encoded {
 
     /// The value, read in place.
     #[cfg(test)]
-    pub(crate) fn as_value_ref(&self) -> ValueRef<'_> {
-        wire::read(self.kind, &self.bytes).unwrap_or(ValueRef::Null)
+    pub(crate) fn as_value_ref(&self) -> super::ValueRef<'_> {
+        super::wire::read(self.kind, &self.bytes).unwrap_or(super::ValueRef::Null)
     }
 }
 

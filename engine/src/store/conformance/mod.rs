@@ -1,4 +1,4 @@
-//! The public conformance suite for implementors of [`Store`](super::Store): every sentence of its contract
+//! The public conformance suite for implementors of `Store`: every sentence of its contract
 //! that can be checked from outside, one named case each. It knows no particular store, and what a store
 //! says it cannot do is checked too: the call must fail with
 //! [`Unsupported`](super::StoreErrorKind::Unsupported).
