@@ -221,7 +221,8 @@ impl ArchivedRoot<'_> {
     pub(crate) fn index(&self, key: &[u8]) -> Option<usize> {
         let slots = self.slots();
         if slots.len() <= LINEAR_SLOTS {
-            let same = |slot: &Slot| usize::from(slot.key_len.to_native()) == key.len() && self.key(slot) == key;
+            let same =
+                |slot: &Slot| usize::from(slot.key_len.to_native()) == key.len() && self.key(slot) == key;
             return slots.iter().position(same);
         }
         slots.binary_search_by(|slot| self.key(slot).cmp(key)).ok()
