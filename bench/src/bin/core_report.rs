@@ -33,6 +33,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             Ok(())
         }
+        Some("allocations") => {
+            allocations();
+            Ok(())
+        }
         Some("memory") => memory(),
         Some("fill") => fill(Path::new(&args.next().ok_or("a path")?)),
         Some("open") => open(Path::new(&args.next().ok_or("a path")?)),

@@ -10,8 +10,6 @@ mod validate;
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod timing;
 
 use std::fmt;
 use std::num::NonZeroU64;

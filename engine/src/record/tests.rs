@@ -295,6 +295,34 @@ fn malformed_values_under_a_right_tag_are_refused() {
 }
 
 #[test]
+fn a_body_has_one_valid_form() {
+    // Two slots, the heap "a1b2", four zeros, the root.
+    let body = put(&put(&Record::empty(&meta()), "a", "1"), "b", "2").body().to_vec();
+    Record::open(&ID, &sealed_as(&ID, &body)).unwrap();
+    for (what, at, byte) in [
+        ("equal keys", 18, b'a'),
+        ("descending keys", 18, b'A'),
+        ("a key that is no UTF-8", 18, 0xff),
+        ("an empty key", 4, 0),
+        ("a gap before the first key", 0, 1),
+        ("a value that ends before it begins", 8, 0),
+        ("an unknown kind", 6, 11),
+        ("a slot's reserved byte", 7, 1),
+        ("padding", 20, 1),
+        ("an unknown flag", 72, 3),
+        ("an owner over the first key", 76, 1),
+        ("the root's reserved field", 78, 1),
+    ] {
+        let mut changed = body.clone();
+        assert_ne!(changed[at], byte);
+        changed[at] = byte;
+        let error = Record::open(&ID, &sealed_as(&ID, &changed)).err();
+        assert!(matches!(error, Some(OpenError::Structure(_))), "{what}");
+    }
+    assert!(Record::open(&ID, &sealed_as(&ID, &[&[0; 8], &body[..]].concat())).is_err());
+}
+
+#[test]
 fn limits_hold_to_the_byte() {
     let value = Encoded::of("value").unwrap();
     let error = |result: crate::error::Result<Record>| {
