@@ -226,7 +226,9 @@ impl<M> Future for Load<M> {
                         }
                     };
                     let Some(from) = source.as_ref() else { unreachable!("the source is taken at the end") };
-                    if loaded.id().is_none()
+                    // In this order: asking the session costs a look at the clock.
+                    if !rest.as_slice().is_empty()
+                        && loaded.id().is_none()
                         && let Some(token) = rest.next()
                     {
                         begin.set(from.shared().engine.session(Some(&token)));

@@ -46,7 +46,7 @@ impl<'h> Candidates<'h> {
                 return found.refused();
             }
             loop {
-                let end = rest.iter().position(|&b| b == b';');
+                let end = memchr::memchr(b';', rest);
                 let pair = &rest[..end.unwrap_or(rest.len())];
                 found.count(pair.len() + 1);
                 pairs += 1;
