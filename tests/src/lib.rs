@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod jar;
+mod readme;
 pub mod rng;
 pub mod server;
 
