@@ -82,7 +82,10 @@ impl Session {
                 let remove = slot.remove;
                 return Commit::ready(Ok(if remove { Delivery::Remove } else { Delivery::Nothing }));
             }
+            // Outside the lock: an eviction is told to the observer.
+            drop(slot);
             if core.evict() {
+                let mut slot = self.unit().slot.lock();
                 let published = publish(core, &mut slot);
                 let issued = issue(core, &slot);
                 drop(slot);
@@ -91,8 +94,9 @@ impl Session {
                     issued
                 }));
             }
+        } else {
+            drop(slot);
         }
-        drop(slot);
         let session = self.clone();
         Commit(State::Waiting(Box::pin(async move { session.commit_slowly(unpublished, renew, wait).await })))
     }
