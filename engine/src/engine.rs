@@ -162,6 +162,9 @@ impl Engine {
     /// # Cancel safety
     /// The revocation happens when this is first polled; dropping the future later stops the waiting only.
     pub async fn revoke(&self, id: &SessionId) -> Result<()> {
+        if self.core().is_closed() {
+            return Err(writer::closed());
+        }
         self.core().revoke(id);
         self.flush().await
     }
@@ -207,9 +210,10 @@ impl Handle {
         };
         self.core.queue.close();
         let joined = thread.join();
-        let left = self.core.queue.dirty();
+        let left = self.core.queue.pending();
         let health = self.core.health();
         self.core.set_closed();
+        self.core.queue.shut();
         let closed = self.close_store();
         if joined.is_err() {
             return Err(Error::new(ErrorKind::Store, "the writer thread panicked"));
@@ -217,7 +221,7 @@ impl Handle {
         if left > 0 {
             return Err(Error::new(
                 ErrorKind::Store,
-                format!("{left} sessions could not be written before the engine closed: {health}"),
+                format!("{left} changes could not be written before the engine closed: {health}"),
             ));
         }
         closed

@@ -456,19 +456,12 @@ impl EntryRef {
         Some(old.byte_len())
     }
 
-    /// Gives the renewal up: the session goes on under this id. `rekeyed` says that the store has moved the
-    /// row already, so that it must be inserted again.
-    pub(crate) fn abort_renewal(&self, queue: &Queue, rekeyed: bool) {
-        let slot = self.record.write();
-        let mut flags = self.flags() & !RENEWING;
-        if rekeyed {
-            flags &= !(STORED | REPLACE);
-            flags |= DIRTY;
-        }
-        self.set_flags(flags);
-        if slot.is_none() || flags & DIRTY != 0 {
-            self.enqueue(Some(queue));
-        }
+    /// Gives the renewal up: the session goes on under this id. The store may have moved the row already, so
+    /// it is inserted again.
+    pub(crate) fn abort_renewal(&self, queue: &Queue) {
+        let _slot = self.record.write();
+        self.set_flags(self.flags() & !(RENEWING | STORED | REPLACE) | DIRTY);
+        self.enqueue(Some(queue));
     }
 }
 

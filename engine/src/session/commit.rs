@@ -82,23 +82,30 @@ impl Session {
                 let remove = slot.remove;
                 return Commit::ready(Ok(if remove { Delivery::Remove } else { Delivery::Nothing }));
             }
-            // Outside the lock: an eviction is told to the observer.
             drop(slot);
-            if core.evict() {
-                let mut slot = self.unit().slot.lock();
-                let published = publish(core, &mut slot);
-                let issued = issue(core, &slot);
-                drop(slot);
-                return Commit::ready(published.and_then(|entry| {
-                    core.announce(&entry);
-                    issued
-                }));
-            }
-        } else {
-            drop(slot);
+            return Commit(State::Publishing(Some(self.clone())));
         }
+        drop(slot);
         let session = self.clone();
         Commit(State::Waiting(Box::pin(async move { session.commit_slowly(unpublished, renew, wait).await })))
+    }
+
+    /// Publishes the new session, if there is room for it without waiting. Runs when the commit is polled, so
+    /// that one which never is leaves nothing behind.
+    fn publish_now(&self) -> Option<Result<Delivery>> {
+        let core = self.core();
+        // Not under the handle's lock: an eviction is told to the observer.
+        if !core.evict() {
+            return None;
+        }
+        let mut slot = self.unit().slot.lock();
+        let published = publish(core, &mut slot);
+        let issued = issue(core, &slot);
+        drop(slot);
+        Some(published.and_then(|entry| {
+            core.announce(&entry);
+            issued
+        }))
     }
 
     async fn commit_slowly(
@@ -212,6 +219,8 @@ pub struct Commit(State);
 
 enum State {
     Ready(Option<Result<Delivery>>),
+    /// A new session, to be published when this is polled.
+    Publishing(Option<Session>),
     Waiting(BoxFuture<'static, Result<Delivery>>),
 }
 
@@ -225,10 +234,18 @@ impl Future for Commit {
     type Output = Result<Delivery>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let State::Publishing(session) = &mut self.0 {
+            let Some(session) = session.take() else { return Poll::Ready(Err(polled_after_completion())) };
+            if let Some(result) = session.publish_now() {
+                return Poll::Ready(result);
+            }
+            self.0 = State::Waiting(Box::pin(session.commit_slowly(true, None, false)));
+        }
         match &mut self.0 {
             State::Ready(result) => {
                 Poll::Ready(result.take().unwrap_or_else(|| Err(polled_after_completion())))
             }
+            State::Publishing(_) => Poll::Pending,
             State::Waiting(future) => future.as_mut().poll(cx),
         }
     }

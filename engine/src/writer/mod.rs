@@ -64,9 +64,11 @@ pub(crate) fn run(core: &Core) {
         let (work, epoch, closing) = core.queue.wait(IDLE, core.config.window());
         let ok = core.write_out(work, epoch);
         core.keep_house();
-        failures = if ok { 0 } else { failures + 1 };
+        let settled = ok && core.queue.pending() == 0;
+        // While closing, what is held back for a renewal that nobody completes counts as a failure too: there
+        // is nothing else to wait for.
+        failures = if settled || (ok && !closing) { 0 } else { failures + 1 };
         if closing {
-            let settled = ok && core.queue.dirty() == 0;
             if settled || failures >= CLOSING_TRIES || core.is_latched() {
                 return;
             }
@@ -98,6 +100,9 @@ impl Core {
             self.queue.settle(epoch, &Settled::Committed);
             return true;
         }
+        if let Some(error) = self.queue.latched() {
+            return self.refuse(work, epoch, error);
+        }
         let now = self.clock.now_ms();
         let batch = self.batch(work, now);
         let held = !batch.held.is_empty();
@@ -106,6 +111,7 @@ impl Core {
         let mut items = batch.items;
         let mut again = Work::default();
         let mut failure: Option<StoreError> = None;
+        let mut repeat = false;
         while !changes.is_empty() {
             let take = batch_end(&items);
             let rest = (changes.split_off(take), items.split_off(take));
@@ -115,7 +121,7 @@ impl Core {
                         self.counters.commits.add(1);
                         self.counters.committed_changes.add(changes.len() as u64);
                         for (item, outcome) in items.drain(..).zip(outcomes) {
-                            self.applied(item, outcome, &mut again);
+                            repeat |= self.applied(item, outcome, &mut again);
                         }
                     }
                     Err(error) => failure = Some(error),
@@ -128,7 +134,6 @@ impl Core {
             }
             (changes, items) = rest;
         }
-        let retry = !again.is_empty();
         self.queue.put_back(again);
         let how = match failure {
             Some(error) => {
@@ -137,15 +142,25 @@ impl Core {
             }
             None => {
                 self.store_works();
-                if held || retry { Settled::Postponed } else { Settled::Committed }
+                if held || repeat { Settled::Postponed } else { Settled::Committed }
             }
         };
         let ok = !matches!(how, Settled::Failed(_));
         self.queue.settle(epoch, &how);
-        if retry && ok {
+        if repeat && ok {
             self.queue.nudge();
         }
         ok
+    }
+
+    /// Keeps `work` without writing it: the store's file is in an unknown state.
+    fn refuse(&self, mut work: Work, epoch: u64, error: StoreError) -> bool {
+        for renewal in work.renewals.drain(..) {
+            renewal.refuse(error.clone().into());
+        }
+        self.queue.put_back(work);
+        self.queue.settle(epoch, &Settled::Failed(error));
+        false
     }
 
     /// Turns queued work into changes.
@@ -189,8 +204,8 @@ impl Core {
         batch
     }
 
-    /// One change of a committed batch.
-    fn applied(&self, item: Item, outcome: Outcome, again: &mut Work) {
+    /// One change of a committed batch. Returns whether it must be made again.
+    fn applied(&self, item: Item, outcome: Outcome, again: &mut Work) -> bool {
         match item {
             Item::Write(entry) => match outcome {
                 Outcome::Done => entry.written(),
@@ -203,6 +218,7 @@ impl Core {
                     if entry.not_written(amend) {
                         again.dirty.push(entry);
                     }
+                    return true;
                 }
             },
             Item::Tombstone(entry) => {
@@ -220,6 +236,7 @@ impl Core {
             },
             Item::Half | Item::Delete(_) | Item::Quarantine(_) => {}
         }
+        false
     }
 
     /// One change of a batch that failed.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::renewal::Renewal;
 use crate::cache::EntryRef;
-use crate::error::{Error, ErrorKind, Result, StoreError};
+use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
 use crate::sync::{Condvar, Duration, Mutex, wait_for};
 use crate::token::SessionId;
 
@@ -47,6 +47,8 @@ struct State {
     closing: bool,
     /// The store takes no more writes; waiters are answered with this at once.
     latched: Option<StoreError>,
+    /// There is no writer any more: nobody may wait.
+    shut: bool,
     /// The epoch that pushes belong to now.
     open: u64,
     /// The latest epoch that is over.
@@ -90,6 +92,7 @@ impl Queue {
                 urgent: false,
                 closing: false,
                 latched: None,
+                shut: false,
                 open: 1,
                 settled: 0,
                 waiters: Vec::new(),
@@ -157,6 +160,7 @@ impl Queue {
             let outcome = match &state.latched {
                 Some(error) if !idle => Some(Err(error.clone())),
                 _ if state.settled >= epoch => Some(Ok(())),
+                _ if state.shut => Some(Err(shut_error())),
                 _ => None,
             };
             let done = outcome.is_some();
@@ -175,6 +179,37 @@ impl Queue {
     pub(crate) fn close(&self) {
         self.state.lock().closing = true;
         self.wake.notify_one();
+    }
+
+    /// Ends all waiting, now and later: the writer is gone.
+    pub(crate) fn shut(&self) {
+        let waiters = {
+            let mut state = self.state.lock();
+            state.shut = true;
+            std::mem::take(&mut state.waiters)
+        };
+        for waiter in waiters {
+            let waker = {
+                let mut cell = waiter.cell.lock();
+                cell.outcome = Some(Err(shut_error()));
+                cell.waker.take()
+            };
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Whatever is not in the store yet.
+    pub(crate) fn pending(&self) -> usize {
+        let state = self.state.lock();
+        let work = &state.work;
+        work.dirty.len() + work.deletes.len() + work.quarantines.len() + work.renewals.len()
+    }
+
+    /// The error that latched the queue.
+    pub(crate) fn latched(&self) -> Option<StoreError> {
+        self.state.lock().latched.clone()
     }
 
     /// Refuses all further waiting: the store takes no more writes.
@@ -285,6 +320,10 @@ impl Future for FlushWait {
             }
         }
     }
+}
+
+fn shut_error() -> StoreError {
+    StoreError::new(StoreErrorKind::Closed, "session", "the engine was closed")
 }
 
 /// The error of an operation on an engine that was closed.

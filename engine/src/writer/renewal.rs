@@ -122,7 +122,8 @@ impl Renewal {
                 *state = match result {
                     Ok(()) => State::Stored(record),
                     Err(error) => {
-                        self.give_up(core, false);
+                        // The answer may be lost and the re-key done: the old row is written anew.
+                        self.give_up(core);
                         State::Failed(error)
                     }
                 };
@@ -131,15 +132,26 @@ impl Renewal {
             }
             State::Abandoned => {
                 drop(state);
-                self.give_up(core, result.is_ok());
+                self.give_up(core);
             }
             other => *state = other,
         }
     }
 
+    /// The store takes no more writes.
+    pub(crate) fn refuse(&self, error: Error) {
+        let mut state = self.state.lock();
+        if let State::Queued(waker) = &mut *state {
+            let waker = waker.take();
+            *state = State::Failed(error);
+            drop(state);
+            wake(waker);
+        }
+    }
+
     /// The session goes on under its old id.
-    fn give_up(&self, core: &Core, rekeyed: bool) {
-        self.old.abort_renewal(&core.queue, rekeyed);
+    fn give_up(&self, core: &Core) {
+        self.old.abort_renewal(&core.queue);
         // A failed commit may have reached the disk all the same; deleting is idempotent.
         core.queue.push_delete(self.new_id);
         core.queue.nudge();
@@ -228,7 +240,7 @@ impl Drop for RenewalWait {
             State::Taken(..) => *state = State::Abandoned,
             State::Stored(_) => {
                 drop(state);
-                self.renewal.give_up(&self.core, true);
+                self.renewal.give_up(&self.core);
             }
             _ => {}
         }
