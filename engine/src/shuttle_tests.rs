@@ -1,7 +1,7 @@
 //! Schedule tests: the real cache, queue, writer and handles under shuttle, which runs thousands of random
 //! interleavings of every lock and atomic. Each test states what no schedule may do.
 //!
-//! `SESSILE_SCHEDULES` sets the number of schedules per test (default 1,000). A failing schedule is printed and
+//! `SESSILE_SCHEDULES` sets the number of schedules per test (default 10,000). A failing schedule is printed and
 //! can be replayed with `shuttle::replay`.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::store::MemoryStore;
 use crate::{Delivery, Engine, ErrorKind, Session, Token};
 
 fn schedules() -> usize {
-    std::env::var("SESSILE_SCHEDULES").ok().and_then(|s| s.parse().ok()).unwrap_or(1000)
+    std::env::var("SESSILE_SCHEDULES").ok().and_then(|s| s.parse().ok()).unwrap_or(10_000)
 }
 
 fn check(test: impl Fn() + Send + Sync + 'static) {
