@@ -253,27 +253,23 @@ fn shuttle_renew_that_is_dropped_changes_nothing() {
         let store = MemoryStore::default();
         let engine = engine(&store);
         let old = Arc::new(stored(&engine));
-        let writer = Writer::start(&engine);
         let other = {
             let (engine, old) = (engine.clone(), old.clone());
             spawn(move || open(&engine, &old).put("other", &1).expect("the old token keeps working"))
         };
         let session = open(&engine, &old);
         session.renew().expect("asks");
-        // Poll once, let the writer get anywhere, then drop: a client that went away.
-        block_on(async {
-            let mut commit = session.commit();
-            let polled = std::future::poll_fn(|cx| {
-                std::task::Poll::Ready(std::pin::Pin::new(&mut commit).poll(cx).is_ready())
-            })
-            .await;
-            if !polled {
-                thread::yield_now();
-                thread::yield_now();
-            } else {
-                unreachable!("a renewal waits for the writer");
-            }
-        });
+        // Poll once without a writer, so that it must wait; let the writer get anywhere; then drop it: a client
+        // that went away.
+        let mut commit = session.commit();
+        let ready = block_on(std::future::poll_fn(|cx| {
+            std::task::Poll::Ready(std::pin::Pin::new(&mut commit).poll(cx).is_ready())
+        }));
+        assert!(!ready, "a renewal waits for the writer");
+        let writer = Writer::start(&engine);
+        thread::yield_now();
+        thread::yield_now();
+        drop(commit);
         other.join().expect("joins");
         assert!(alive(&engine, &old));
         drop(session);

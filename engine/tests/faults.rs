@@ -684,8 +684,11 @@ fn closing_does_not_wait_for_a_renewal_that_nobody_polls() {
     flush(&engine).unwrap();
     let session = begin(&engine, Some(&old));
     session.renew().unwrap();
+    // Held up until the future has been polled: a fast writer could answer within the very first poll.
+    handle.hang(FaultOp::Commit);
     let mut future = Box::pin(session.commit());
     assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    handle.release();
     let rekeyed = |c: &Vec<Change>| c.iter().any(|c| matches!(c, Change::Rekey { .. }));
     soon("it is re-keyed", || handle.committed().iter().any(rekeyed));
     begin(&engine, Some(&old)).put("n", &2).unwrap();
