@@ -34,6 +34,17 @@ pub(crate) struct Core {
     next_sweep: AtomicU64,
 }
 
+/// What became of a session that was to be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Published {
+    /// It is in service.
+    InService,
+    /// Its id is taken.
+    Taken,
+    /// It expired before its response head was produced.
+    Over,
+}
+
 /// Tries of a load that keeps being overtaken by removals of the same stripe.
 const LOAD_TRIES: usize = 64;
 /// Sessions evicted at most for one that comes in: more than one, so that the budget is regained.
@@ -218,18 +229,21 @@ impl Core {
 
     // ---- the life of a session ----
 
-    /// Puts a new session into service. `false` if its id is taken.
-    pub(crate) fn publish(&self, entry: &EntryRef) -> bool {
+    /// Puts a new session into service.
+    pub(crate) fn publish(&self, entry: &EntryRef) -> Published {
         if self.cache.insert(entry, 0).is_err() {
-            return false;
+            return Published::Taken;
         }
-        let bytes = entry.publish(self.dirty_queue());
+        let Some(bytes) = entry.publish(self.dirty_queue()) else {
+            self.cache.remove(entry);
+            return Published::Over;
+        };
         self.cache.resize(isize::try_from(bytes).unwrap_or(isize::MAX));
         if let Some(at) = entry.expires_at() {
             self.arm(entry, at);
         }
         self.counters.created.add(1);
-        true
+        Published::InService
     }
 
     /// Tells the observer of a published session; apart from [`publish`](Self::publish) because that runs

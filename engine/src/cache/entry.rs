@@ -123,7 +123,7 @@ pub(crate) enum Edited<R> {
     Replaced {
         /// The edit's own result.
         value: R,
-        /// New size less old size, in bytes.
+        /// New size less old size in bytes, 0 for a session that is not in service yet.
         grown: isize,
         /// The record that was replaced, to be dropped outside the lock.
         _old: Record,
@@ -394,7 +394,8 @@ impl EntryRef {
         meta.last_seen = meta.last_seen.max(self.last_seen());
         let (new, value) = edit(record, meta)?;
         let Some(new) = new else { return Ok(Edited::Kept(value)) };
-        let grown = isize_of(new.byte_len()) - isize_of(record.byte_len());
+        // Only sessions in service are booked; publishing books the rest at once.
+        let grown = if live { isize_of(new.byte_len()) - isize_of(record.byte_len()) } else { 0 };
         let Some(old) = slot.replace(new) else { return Err(revoked()) };
         if live {
             self.set_flags(flags | DIRTY);
@@ -415,17 +416,18 @@ impl EntryRef {
         }
     }
 
-    /// Puts the entry into service. Returns its record's size in bytes.
-    pub(crate) fn publish(&self, queue: Option<&Queue>) -> usize {
+    /// Puts the entry into service. Returns its record's size in bytes, or `None` if it has ended already.
+    pub(crate) fn publish(&self, queue: Option<&Queue>) -> Option<usize> {
         let slot = self.record.write();
+        let bytes = slot.as_ref()?.byte_len();
         self.set_phase(Phase::Live);
         self.set_flags(DIRTY);
         self.enqueue(queue);
-        slot.as_ref().map_or(0, Record::byte_len)
+        Some(bytes)
     }
 
     /// Ends the session for good; every handle sees it at once, and its row will be deleted. `None` if it had
-    /// ended before, else the bytes freed.
+    /// ended before or had never been in service, else the bytes freed.
     pub(crate) fn revoke(&self, queue: Option<&Queue>, reason: Phase) -> Option<usize> {
         debug_assert!(reason.is_gone());
         self.end(queue, reason, |_| true)
@@ -453,7 +455,7 @@ impl EntryRef {
             self.enqueue(queue);
         }
         drop(slot);
-        Some(old.byte_len())
+        published.then(|| old.byte_len())
     }
 
     /// Gives the renewal up: the session goes on under this id. The store may have moved the row already, so

@@ -12,7 +12,7 @@ use super::{Session, Slot};
 use crate::cache::{Entry, EntryRef, Phase, Read};
 use crate::clock::from_ms_saturating;
 use crate::config::Durability;
-use crate::core::Core;
+use crate::core::{Core, Published};
 use crate::engine::polled_after_completion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::BoxFuture;
@@ -103,7 +103,9 @@ impl Session {
         let issued = issue(core, &slot);
         drop(slot);
         Some(published.and_then(|entry| {
-            core.announce(&entry);
+            if let Some(entry) = entry {
+                core.announce(&entry);
+            }
             issued
         }))
     }
@@ -120,8 +122,8 @@ impl Session {
         if unpublished {
             core.make_room().await?;
             let entry = publish(&core, &mut self.unit().slot.lock())?;
-            core.announce(&entry);
-            if wait {
+            if let Some(entry) = entry {
+                core.announce(&entry);
                 orphan = Some(Orphan { core: &core, entry: Some(entry) });
             }
             told = Told::Issue;
@@ -183,12 +185,14 @@ impl Drop for Orphan<'_> {
     }
 }
 
-/// Puts the slot's new session into service.
-fn publish(core: &Core, slot: &mut Slot) -> Result<EntryRef> {
+/// Puts the slot's new session into service. `None` if it has expired already.
+fn publish(core: &Core, slot: &mut Slot) -> Result<Option<EntryRef>> {
     for _ in 0..PUBLISH_TRIES {
         let Some(entry) = slot.entry.clone() else { break };
-        if core.publish(&entry) {
-            return Ok(entry);
+        match core.publish(&entry) {
+            Published::InService => return Ok(Some(entry)),
+            Published::Over => return Ok(None),
+            Published::Taken => {}
         }
         // The id is taken. The session under it is somebody else's and stays untouched.
         let Read::Live(record) = entry.read(core.clock.now_ms()) else { break };

@@ -154,12 +154,17 @@ impl Session {
             Ok(Edited::Replaced { value, grown, _old }) => {
                 slot.modified = true;
                 drop(slot);
-                if entry.phase() != Phase::Unpublished {
-                    core.cache.resize(grown);
-                }
+                core.cache.resize(grown);
                 Ok(Some(value))
             }
-            Ok(Edited::Conflict) => Ok(None),
+            Ok(Edited::Conflict) => {
+                if !had_entry {
+                    // The session was destroyed between a transaction's start and end: nothing is begun for it.
+                    slot.entry = None;
+                    slot.token = None;
+                }
+                Ok(None)
+            }
             Err(error) => {
                 if !had_entry {
                     // A refused first write leaves the session as empty as it was.
