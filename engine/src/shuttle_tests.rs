@@ -11,7 +11,7 @@ use shuttle::future::block_on;
 use shuttle::thread;
 
 use crate::store::MemoryStore;
-use crate::{Delivery, Engine, ErrorKind, Session, Token};
+use crate::{Delivery, Durability, Engine, ErrorKind, Session, Token};
 
 fn schedules() -> usize {
     std::env::var("SESSILE_SCHEDULES").ok().and_then(|s| s.parse().ok()).unwrap_or(10_000)
@@ -279,6 +279,61 @@ fn shuttle_renew_that_is_dropped_changes_nothing() {
             assert_eq!(session.keys(), ["n", "other"]);
         }
         assert_eq!(store.len(), 1, "and no second row stays behind");
+    });
+}
+
+#[test]
+fn shuttle_renew_under_power_loss_dropped_at_any_time() {
+    check(|| {
+        let store = MemoryStore::default();
+        let engine =
+            Engine::builder().manual().durability(Durability::PowerLoss).open(store.clone()).expect("opens");
+        let begun = |engine: &Engine| {
+            let session = block_on(engine.session(None)).expect("begins");
+            session.put("n", &0_u32).expect("puts");
+            session
+        };
+        let writer = Writer::start(&engine);
+        let (old, noise) = (commit_new(&begun(&engine)), commit_new(&begun(&engine)));
+        let other = {
+            let engine = engine.clone();
+            spawn(move || {
+                for i in 1..4 {
+                    open(&engine, &noise).put("n", &i).expect("puts");
+                }
+            })
+        };
+        let session = open(&engine, &old);
+        session.put("n", &7_u32).expect("puts");
+        session.renew().expect("asks");
+        let mut commit = session.commit();
+        let mut delivered = None;
+        for _ in 0..6 {
+            let polled = block_on(std::future::poll_fn(|cx| {
+                std::task::Poll::Ready(std::pin::Pin::new(&mut commit).poll(cx))
+            }));
+            if let std::task::Poll::Ready(result) = polled {
+                let Delivery::Issue(issue) = result.expect("commits") else {
+                    panic!("a renewal has a token")
+                };
+                delivered = Some(issue.token);
+                break;
+            }
+            thread::yield_now();
+        }
+        drop(commit);
+        other.join().expect("joins");
+        writer.finish(&engine);
+        for engine in [engine, self::engine(&store)] {
+            assert_eq!(
+                alive(&engine, &old),
+                delivered.is_none(),
+                "the old token dies with the delivery, not before"
+            );
+            let token = delivered.as_ref().unwrap_or(&old);
+            assert_eq!(open(&engine, token).get::<u32>("n").expect("reads"), Some(7));
+        }
+        assert_eq!(store.len(), 2);
     });
 }
 

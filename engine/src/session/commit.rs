@@ -127,16 +127,19 @@ impl Session {
                 orphan = Some(Orphan { core: &core, entry: Some(entry) });
             }
             told = Told::Issue;
-        } else if let Some(lifetime) = renew {
+        }
+        if wait {
+            core.queue.flush().await?;
+        }
+        // Last, with nothing to wait for behind it: from here on the old token is dead, so the new one must be
+        // on its way. The record it moves is the newest, and durable with it.
+        if !unpublished && let Some(lifetime) = renew {
             match self.carry_out_renewal(&core, lifetime).await {
                 Ok(()) => told = Told::Issue,
                 // Somebody else destroyed or renewed it first: this client has, or gets, its news from there.
                 Err(error) if error.is_revoked() => told = Told::Nothing,
                 Err(error) => return Err(error),
             }
-        }
-        if wait {
-            core.queue.flush().await?;
         }
         if let Some(orphan) = &mut orphan {
             orphan.entry = None;
