@@ -60,10 +60,14 @@ impl Batch {
 /// The writer thread's loop. Returns when the engine is closed.
 pub(crate) fn run(core: &Core) {
     let mut failures = 0_u32;
+    // How long the writer was away: what it finds waiting may have waited that long already.
+    let mut away = Duration::ZERO;
     loop {
-        let (work, epoch, closing) = core.queue.wait(IDLE, core.config.window());
+        let (work, epoch, closing) = core.queue.wait(IDLE, core.config.window(), away);
+        let started = core.clock.now_ms();
         let ok = core.write_out(work, epoch);
         core.keep_house();
+        away = Duration::from_millis(core.clock.now_ms().saturating_sub(started));
         let settled = ok && core.queue.pending() == 0;
         // While closing, what is held back for a renewal that nobody completes counts as a failure too: there
         // is nothing else to wait for.

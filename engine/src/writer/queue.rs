@@ -219,10 +219,13 @@ impl Queue {
 
     // ---- the writer's side ----
 
-    /// Waits for work: up to `idle` for the first of it, then up to `window` for company. Returns the work,
-    /// its epoch, and whether the engine is closing.
-    pub(crate) fn wait(&self, idle: Duration, window: Duration) -> (Work, u64, bool) {
+    /// Waits for work: up to `idle` for the first of it, then up to `window` for company, less the time the
+    /// writer was `away` if work was there when it came back. So nothing waits longer than a window for its
+    /// commit to begin, unless the commit before takes longer than that. Returns the work, its epoch, and
+    /// whether the engine is closing.
+    pub(crate) fn wait(&self, idle: Duration, window: Duration, away: Duration) -> (Work, u64, bool) {
         let mut state = self.state.lock();
+        let window = if state.work.is_empty() { window } else { window.saturating_sub(away) };
         if state.work.is_empty() && !state.closing {
             wait_for(&self.wake, &mut state, idle);
         }
