@@ -1,17 +1,19 @@
 //! Stored bytes are hostile: `Record::open` refuses them or gives a record that can be read whole and that
-//! comes out of a second seal and open the same. The first byte of the input says whether the tag is mended
-//! afterwards, so that the layout behind it is reached too.
+//! comes out of a second seal and open the same. The first byte of the input says whether the rest is a whole
+//! sealed record, or a body that gets a right header and tag, so that the checks behind the tag are reached too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use sessile_engine::SessionId;
-use sessile_engine::record::Record;
+use sessile_engine::record::{Meta, Record};
+use xxhash_rust::xxh3::Xxh3;
 
 const ID: SessionId = SessionId::from_bytes([0x5e; 32]);
 
 fuzz_target!(|input: &[u8]| {
-    let Some((_, sealed)) = input.split_first() else { return };
-    let Ok(record) = Record::open(&ID, sealed) else { return };
+    let Some((how, rest)) = input.split_first() else { return };
+    let sealed = if how & 1 == 0 { rest.to_vec() } else { with_right_tag(rest) };
+    let Ok(record) = Record::open(&ID, &sealed) else { return };
     read(&record);
 
     let again = record.seal(&ID);
@@ -23,6 +25,29 @@ fuzz_target!(|input: &[u8]| {
     // Bound to its id: a row moved to another session is refused.
     assert!(Record::open(&SessionId::from_bytes([0x5f; 32]), &again).is_err());
 });
+
+/// `body` under the header that a sealed record of this build has, with the tag that belongs to it.
+fn with_right_tag(body: &[u8]) -> Vec<u8> {
+    const BEFORE_TAG: usize = 8;
+    let meta = Meta {
+        version: 1,
+        created_at: 1,
+        last_seen: 1,
+        deadline: 2,
+        idle_timeout: None,
+        authenticated_at: None,
+        persistent: true,
+    };
+    let mut sealed = Record::empty(&meta).seal(&ID);
+    sealed.truncate(BEFORE_TAG);
+    let mut hasher = Xxh3::new();
+    hasher.update(ID.as_bytes());
+    hasher.update(&sealed);
+    hasher.update(body);
+    sealed.extend_from_slice(&hasher.digest().to_le_bytes());
+    sealed.extend_from_slice(body);
+    sealed
+}
 
 fn read(record: &Record) {
     let mut previous: Option<String> = None;
