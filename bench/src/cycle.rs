@@ -53,8 +53,7 @@ pub fn with_sessions(
         if work == Work::Nothing {
             return Ok(respond(0));
         }
-        let (parts, ()) = request.into_parts();
-        let Ok(session) = <Session>::from_parts(&parts).await else { return Ok(respond(0)) };
+        let Ok(session) = <Session>::from_request(&request).await else { return Ok(respond(0)) };
         Ok(respond(use_session(&session, work)))
     });
     SessionLayer::new(engine).layer(handler)

@@ -5,7 +5,12 @@
 //! So a wall clock that is stepped while the process lives neither expires nor revives a session. Across
 //! restarts the store's persisted high-water mark is a floor: an earlier wall clock revives nothing either.
 
+//!
+//! Within one poll of a request time may be held still, see [`Moment`].
+
+use std::cell::Cell;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -50,6 +55,87 @@ fn boottime_ms() -> u64 {
     let now = Instant::now();
     let origin = *ORIGIN.get_or_init(|| now);
     u64::try_from(now.saturating_duration_since(origin).as_millis()).unwrap_or(u64::MAX)
+}
+
+thread_local! {
+    /// Whether this thread holds a moment, and which: its boot time in ms, once somebody has asked for it.
+    static HELD: Cell<Held> = const { Cell::new(Held::Nothing) };
+}
+
+#[derive(Clone, Copy)]
+enum Held {
+    Nothing,
+    Unread,
+    At(u64),
+}
+
+/// While it lives, the system clock stands still on this thread: what runs under it happens at one moment,
+/// and costs one look at the clock however many operations it is made of.
+///
+/// It is for stretches that do not block, such as one poll of a future: a session whose time comes during
+/// that stretch is found to have expired after it. Under another moment it does nothing. Other threads, and
+/// [custom clocks](Clock), are not affected.
+///
+/// # Examples
+/// ```
+/// use sessile_engine::Moment;
+///
+/// fn poll_once(work: impl FnOnce()) {
+///     let _moment = Moment::hold();
+///     work();
+/// }
+/// # poll_once(|| ());
+/// ```
+#[must_use = "time stands still while it lives"]
+pub struct Moment {
+    outermost: bool,
+    /// It belongs to its thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl Moment {
+    /// Holds time still on this thread until the value is dropped. The clock is read at the first operation
+    /// that needs it.
+    #[inline]
+    pub fn hold() -> Self {
+        let outermost = HELD.with(|held| {
+            let outermost = matches!(held.get(), Held::Nothing);
+            if outermost {
+                held.set(Held::Unread);
+            }
+            outermost
+        });
+        Self { outermost, thread: PhantomData }
+    }
+}
+
+impl Drop for Moment {
+    #[inline]
+    fn drop(&mut self) {
+        if self.outermost {
+            HELD.with(|held| held.set(Held::Nothing));
+        }
+    }
+}
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Moment").field("outermost", &self.outermost).finish()
+    }
+}
+
+/// The system's boot time, or that of the moment this thread holds.
+#[inline]
+fn held_boottime_ms() -> u64 {
+    HELD.with(|held| match held.get() {
+        Held::At(ms) => ms,
+        Held::Nothing => boottime_ms(),
+        Held::Unread => {
+            let ms = boottime_ms();
+            held.set(Held::At(ms));
+            ms
+        }
+    })
 }
 
 /// A clock that stands still until it is told to move. Clones share the time.
@@ -128,7 +214,7 @@ impl EngineClock {
     #[inline]
     pub(crate) fn now_ms(&self) -> u64 {
         let mono = match &self.source {
-            Source::System(c) => c.monotonic_ms(),
+            Source::System(_) => held_boottime_ms(),
             Source::Custom(c) => c.monotonic_ms(),
         };
         self.offset.wrapping_add(mono)
@@ -184,6 +270,20 @@ mod tests {
         let manual = ManualClock::new(500);
         let clock = EngineClock::start(Some(Arc::new(manual)), 9_000);
         assert_eq!(clock.now_ms(), 9_000);
+    }
+
+    #[test]
+    fn a_moment_holds_system_time_still_and_lets_it_go() {
+        let clock = EngineClock::start(None, 0);
+        let outer = Moment::hold();
+        let at = clock.now_ms();
+        let inner = Moment::hold();
+        std::thread::sleep(Duration::from_millis(3));
+        drop(inner);
+        assert_eq!(clock.now_ms(), at, "an inner moment ends nothing");
+        assert!(std::thread::scope(|s| s.spawn(|| clock.now_ms() > at).join()).expect("no panic"));
+        drop(outer);
+        assert!(clock.now_ms() > at);
     }
 
     #[test]

@@ -102,18 +102,32 @@ impl Core {
         }
     }
 
+    /// The entry of `id` if it is cached and in service, its use noted.
+    #[inline]
+    pub(crate) fn find_live(&self, id: &SessionId, now: u64) -> Option<EntryRef> {
+        let entry = self.cache.get(id)?;
+        let seen = entry.check(now)?;
+        self.note_use(&entry, seen, now);
+        Some(entry)
+    }
+
+    #[inline]
+    fn note_use(&self, entry: &EntryRef, (noted, idle): (u64, u64), now: u64) {
+        entry.touch(now);
+        if idle != 0 && now.saturating_sub(noted) >= Config::touch_interval(idle) {
+            self.note_touch(entry, now);
+        }
+    }
+
     /// Notes a use of `entry`, or that it is over.
     fn use_entry(&self, entry: EntryRef, now: u64) -> Option<EntryRef> {
-        let Some((noted, idle)) = entry.check(now) else {
+        let Some(seen) = entry.check(now) else {
             if !entry.phase().is_gone() {
                 self.expire(&entry, now);
             }
             return None;
         };
-        entry.touch(now);
-        if idle != 0 && now.saturating_sub(noted) >= Config::touch_interval(idle) {
-            self.note_touch(&entry, now);
-        }
+        self.note_use(&entry, seen, now);
         Some(entry)
     }
 

@@ -36,6 +36,7 @@ pub mod value;
 mod wheel;
 mod writer;
 
+pub use crate::clock::Moment;
 pub use crate::config::{Builder, Durability};
 pub use crate::engine::{Begin, Engine};
 pub use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::de::{self, Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
-use sha2::{Digest, Sha256};
+use sha2::block_api::compress256;
 use zeroize::Zeroize;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +20,9 @@ mod tests;
 const TOKEN_BYTES: usize = 32;
 /// 256 bits in sextets: 42 whole ones and a last one whose two low bits are padding.
 const TOKEN_CHARS: usize = 43;
+/// SHA-256's initial state, FIPS 180-4 §5.3.3.
+const SHA_256: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
@@ -64,21 +67,19 @@ impl Token {
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let text: &[u8; TOKEN_CHARS] = text.try_into().ok()?;
+        let (&[first, second], rest) = text.as_chunks::<16>() else { return None };
+        // 'A' stands for six zero bits, so whatever is set behind the 256th bit came from the last character.
+        let mut third = [b'A'; 16];
+        third[..rest.len()].copy_from_slice(rest);
+        let ((ab, valid_1), (cd, valid_2), (ef, valid_3)) = (decode(&first), decode(&second), decode(&third));
+        let ([a, b], [c, d], [e, f]) = (pack(ab), pack(cd), pack(ef));
+        let words = [a << 16 | b >> 32, b << 32 | c >> 16, c << 48 | d, e << 16 | f >> 32];
         let mut token = Self([0; TOKEN_BYTES]);
-        let (words, &[x, y, z]) = text.as_chunks::<8>() else { return None };
-        let (sixes, rest) = token.0.as_chunks_mut::<6>();
-        let mut valid = true;
-        for (word, six) in words.iter().zip(sixes) {
-            let (bits, ok) = decode_word(*word);
-            let [_, _, out @ ..] = bits.swap_bytes().to_le_bytes();
-            *six = out;
-            valid &= ok;
+        for (bytes, word) in token.0.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *bytes = word.swap_bytes().to_le_bytes();
         }
-        // 'A' stands for six zero bits, so whatever is set behind the first two bytes came from `z`.
-        let (bits, ok) = decode_word([x, y, z, b'A', b'A', b'A', b'A', b'A']);
-        let [_, _, a, b, ..] = bits.swap_bytes().to_le_bytes();
-        rest.copy_from_slice(&[a, b]);
-        (valid && ok && bits.trailing_zeros() >= 32).then_some(token)
+        let valid = valid_1 & valid_2 & valid_3 == u128::MAX;
+        (valid && f << 32 == 0).then_some(token)
     }
 
     /// The 43 characters to hand to the client.
@@ -103,7 +104,20 @@ impl Token {
     /// The id of the session that this token opens: the SHA-256 of its bytes.
     #[must_use]
     pub fn id(&self) -> SessionId {
-        SessionId(Sha256::digest(self.0).into())
+        // One block: the token, the end mark and the length in bits (FIPS 180-4 §5.1.1), without the buffer
+        // that a message of unknown length needs.
+        let mut block = [0; 64];
+        block[..TOKEN_BYTES].copy_from_slice(&self.0);
+        block[TOKEN_BYTES] = 0x80;
+        block[62] = (TOKEN_BYTES * 8 >> 8) as u8;
+        let mut state = SHA_256;
+        compress256(&mut state, &[block]);
+        block.as_mut_slice().zeroize();
+        let mut id = [0; 32];
+        for (bytes, word) in id.as_chunks_mut::<4>().0.iter_mut().zip(state) {
+            *bytes = word.swap_bytes().to_le_bytes();
+        }
+        SessionId(id)
     }
 
     #[cfg(test)]
@@ -115,7 +129,8 @@ impl Token {
 
 impl Drop for Token {
     fn drop(&mut self) {
-        self.0.zeroize();
+        // As a slice: one wide store instead of one a byte.
+        self.0.as_mut_slice().zeroize();
     }
 }
 
@@ -125,32 +140,40 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The 48 bits that eight base64url characters stand for, the first character highest, and whether all eight
-/// are of the alphabet. Eight at once in a register, without a table: a table would be indexed with secrets.
+/// The values of 16 base64url characters, and all ones where a character is of the alphabet.
+///
+/// One character is computed like another, without a table (which would be indexed with secrets) and without
+/// a branch, in a form that compilers turn into operations on all 16 at once.
 #[inline]
-fn decode_word(text: [u8; 8]) -> (u64, bool) {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x80 * ONES;
-    let word = u64::from_le_bytes(text).swap_bytes();
-    let low7 = word & !HIGH;
-    let mut valid = 0;
-    let mut offset = 0;
-    // Each range of the alphabet, and what to add, modulo 128, to get from a character to its value.
-    for (first, last, add) in
-        [(b'A', b'Z', 63), (b'a', b'z', 57), (b'0', b'9', 4), (b'-', b'-', 17), (b'_', b'_', 96)]
-    {
-        // No lane overflows: both terms are at most 127, but for 128 - 0, which is not among the ranges.
-        let from_first = low7 + (128 - u64::from(first)) * ONES;
-        let behind_last = low7 + (127 - u64::from(last)) * ONES;
-        let inside = from_first & !behind_last & HIGH;
-        valid |= inside;
-        offset |= (inside - (inside >> 7)) & (add * ONES);
+fn decode(text: &[u8; 16]) -> ([u8; 16], u128) {
+    let mut values = [0; 16];
+    let mut valid = [0; 16];
+    for i in 0..16 {
+        let c = text[i].cast_signed();
+        let upper = if c > 64 && c < 91 { 0xff } else { 0 };
+        let lower = if c > 96 && c < 123 { 0xff } else { 0 };
+        let digit = if c > 47 && c < 58 { 0xff } else { 0 };
+        let minus = if c == 45 { 0xff } else { 0 };
+        let underscore = if c == 95 { 0xff } else { 0 };
+        valid[i] = upper | lower | digit | minus | underscore;
+        // What to add, modulo 256, to get from a character of the range to its value.
+        let offset = upper & 191 | lower & 185 | digit & 4 | minus & 17 | underscore & 224;
+        values[i] = text[i].wrapping_add(offset);
     }
-    let sextets = (low7 + offset) & (0x3f * ONES);
-    let pairs = (sextets & 0x3f00_3f00_3f00_3f00) >> 2 | sextets & 0x003f_003f_003f_003f;
-    let quads = (pairs & 0x0fff_0000_0fff_0000) >> 4 | pairs & 0x0000_0fff_0000_0fff;
-    let bits = (quads >> 32) << 24 | quads & 0x00ff_ffff;
-    (bits, valid == HIGH && word & HIGH == 0)
+    (values, u128::from_le_bytes(valid))
+}
+
+/// The sextets' bits in a row: 48 of the first eight, 48 of the others.
+#[inline]
+fn pack(sextets: [u8; 16]) -> [u64; 2] {
+    let (words, _) = sextets.as_chunks::<8>();
+    let pack = |word: [u8; 8]| {
+        let word = u64::from_le_bytes(word).swap_bytes();
+        let pairs = (word & 0x3f00_3f00_3f00_3f00) >> 2 | word & 0x003f_003f_003f_003f;
+        let quads = (pairs & 0x0fff_0000_0fff_0000) >> 4 | pairs & 0x0000_0fff_0000_0fff;
+        (quads >> 32) << 24 | quads & 0x00ff_ffff
+    };
+    [pack(words[0]), pack(words[1])]
 }
 
 #[inline]

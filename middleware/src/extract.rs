@@ -137,35 +137,49 @@ impl<M> fmt::Debug for SessionHandle<M> {
     }
 }
 
+/// The future of [`Session::from_request`].
+///
+/// It is as small as a session: it lives in the handler's future, whether or not there is anything to wait for.
+#[must_use = "a future does nothing until it is polled"]
+pub struct Load<M = Main> {
+    step: Step,
+    marker: PhantomData<fn() -> M>,
+}
+
+enum Step {
+    Found(Live),
+    Missing,
+    /// Only the store can tell, or there is more than one answer.
+    Slow(Pin<Box<Slow>>),
+    Done,
+}
+
 pin_project! {
-    /// The future of [`Session::from_request`].
-    #[must_use = "a future does nothing until it is polled"]
-    pub struct Load<M = Main> {
+    /// A load that may have to wait.
+    struct Slow {
+        source: Source,
+        // The other tokens the client sent: none, unless somebody planted cookies.
+        rest: vec::IntoIter<Token>,
         #[pin]
-        step: Step,
-        marker: PhantomData<fn() -> M>,
+        wait: Wait,
     }
 }
 
 pin_project! {
-    #[project = StepProj]
-    enum Step {
-        Found { live: Option<Live> },
-        Missing,
-        // `rest` holds the other tokens the client sent: none, unless somebody planted cookies.
-        Loading { #[pin] begin: Begin, rest: vec::IntoIter<Token>, source: Option<Source> },
+    #[project = WaitProj]
+    enum Wait {
+        Loading { #[pin] begin: Begin },
         // Loaded after the response head: the session must know that nothing can be issued any more.
         Closing { #[pin] commit: Commit, live: Option<Live> },
-        Done,
     }
 }
 
 impl<M: 'static> Load<M> {
     fn start(headers: &HeaderMap, extensions: &Extensions) -> Self {
-        let found = Source::in_scope(TypeId::of::<M>())
+        let found = Source::for_request(TypeId::of::<M>(), headers)
             .or_else(|| extensions.get::<SessionHandle<M>>().map(|handle| Source::behind(&handle.remote)));
         let step = match found {
-            Some(Found::Session(live)) => Step::Found { live: Some(live) },
+            Some(Found::Session(live)) => Step::Found(live),
             Some(Found::Source(source)) => Step::begin(source, headers),
             None => Step::Missing,
         };
@@ -178,7 +192,7 @@ impl Step {
         let shared = source.shared();
         let found = Candidates::find(headers, shared.cookie.name());
         if let Some(live) = source.consult(found.fingerprint()) {
-            return Self::Found { live: Some(live) };
+            return Self::Found(live);
         }
         if found.over_budget {
             tracing::debug!(target: "sessile::cookie", "cookies beyond the budget; the request has no session");
@@ -190,10 +204,49 @@ impl Step {
             let also = rest.len();
             tracing::debug!(target: "sessile::cookie", also, "several session cookies; the first live one counts");
         }
-        Self::Loading {
-            begin: shared.engine.session(first.as_ref()),
-            rest: rest.into_iter(),
-            source: Some(source),
+        let begin = shared.engine.session(first.as_ref());
+        Self::Slow(Box::pin(Slow { source, rest: rest.into_iter(), wait: Wait::Loading { begin } }))
+    }
+}
+
+impl Future for Slow {
+    /// `None` if the request is not being served here.
+    type Output = Result<Option<Live>, SessionRejection>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.wait.as_mut().project() {
+                WaitProj::Loading { mut begin } => {
+                    let loaded = ready!(begin.as_mut().poll(cx)).map_err(SessionRejection::load_failed)?;
+                    // In this order: asking the session costs a look at the clock.
+                    if !this.rest.as_slice().is_empty()
+                        && loaded.id().is_none()
+                        && let Some(token) = this.rest.next()
+                    {
+                        begin.set(this.source.shared().engine.session(Some(&token)));
+                        continue;
+                    }
+                    match this.source.settle(loaded) {
+                        Settled::Earlier(live, spare) => {
+                            drop(spare);
+                            return Poll::Ready(Ok(Some(live)));
+                        }
+                        Settled::Kept(live) => return Poll::Ready(Ok(Some(live))),
+                        Settled::Late(live) => {
+                            let commit = live.commit();
+                            this.wait.set(Wait::Closing { commit, live: Some(live) });
+                        }
+                        Settled::Lost => return Poll::Ready(Ok(None)),
+                    }
+                }
+                WaitProj::Closing { commit, live } => {
+                    // What it would deliver cannot be delivered, and it has nothing to fail with: the session
+                    // was loaded a moment ago.
+                    let _ = ready!(commit.poll(cx));
+                    return Poll::Ready(Ok(live.take()));
+                }
+            }
         }
     }
 }
@@ -201,63 +254,20 @@ impl Step {
 impl<M> Future for Load<M> {
     type Output = Result<Session<M>, SessionRejection>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut step = self.project().step;
-        loop {
-            match step.as_mut().project() {
-                StepProj::Found { live } => {
-                    let live = live.take();
-                    step.set(Step::Done);
-                    match live {
-                        Some(live) => return Poll::Ready(Ok(Session::new(live))),
-                        None => unreachable!("a found session is taken once"),
-                    }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let loaded = match std::mem::replace(&mut self.step, Step::Done) {
+            Step::Found(live) => Ok(live),
+            Step::Missing => Err(SessionRejection::missing_layer::<M>()),
+            Step::Slow(mut slow) => match slow.as_mut().poll(cx) {
+                Poll::Ready(loaded) => loaded?.ok_or_else(SessionRejection::missing_layer::<M>),
+                Poll::Pending => {
+                    self.step = Step::Slow(slow);
+                    return Poll::Pending;
                 }
-                StepProj::Missing => {
-                    step.set(Step::Done);
-                    return Poll::Ready(Err(SessionRejection::missing_layer::<M>()));
-                }
-                StepProj::Loading { mut begin, rest, source } => {
-                    let loaded = match ready!(begin.as_mut().poll(cx)) {
-                        Ok(live) => live,
-                        Err(error) => {
-                            step.set(Step::Done);
-                            return Poll::Ready(Err(SessionRejection::load_failed(error)));
-                        }
-                    };
-                    let Some(from) = source.as_ref() else { unreachable!("the source is taken at the end") };
-                    // In this order: asking the session costs a look at the clock.
-                    if !rest.as_slice().is_empty()
-                        && loaded.id().is_none()
-                        && let Some(token) = rest.next()
-                    {
-                        begin.set(from.shared().engine.session(Some(&token)));
-                        continue;
-                    }
-                    match from.settle(loaded) {
-                        Settled::Earlier(live, spare) => {
-                            drop(spare);
-                            step.set(Step::Found { live: Some(live) });
-                        }
-                        Settled::Kept(live) => {
-                            step.set(Step::Found { live: Some(live) });
-                        }
-                        Settled::Late(live) => {
-                            step.set(Step::Closing { commit: live.commit(), live: Some(live) });
-                        }
-                        Settled::Lost => step.set(Step::Missing),
-                    }
-                }
-                StepProj::Closing { commit, live } => {
-                    // What it would deliver cannot be delivered, and it has nothing to fail with: the session
-                    // was loaded a moment ago.
-                    let _ = ready!(commit.poll(cx));
-                    let live = live.take();
-                    step.set(Step::Found { live });
-                }
-                StepProj::Done => panic!("`Load` polled after completion"),
-            }
-        }
+            },
+            Step::Done => panic!("`Load` polled after completion"),
+        };
+        Poll::Ready(loaded.map(Session::new))
     }
 }
 

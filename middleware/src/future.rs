@@ -70,8 +70,22 @@ where
                         this.state.set(State::Done);
                         return Poll::Ready(Ok(response));
                     };
-                    let commit = session.commit();
-                    this.state.set(State::Committing { commit, response: Some(response) });
+                    let mut commit = session.commit();
+                    // Ready at once, unless something has to be waited for.
+                    match Pin::new(&mut commit).poll(cx) {
+                        Poll::Ready(committed) => {
+                            this.state.set(State::Done);
+                            let frame = this.frame.take();
+                            return Poll::Ready(Ok(match &frame {
+                                Some(frame) => deliver(&frame.shared, committed, response),
+                                None => response,
+                            }));
+                        }
+                        Poll::Pending => {
+                            this.state.set(State::Committing { commit, response: Some(response) });
+                            return Poll::Pending;
+                        }
+                    }
                 }
                 StateProj::Committing { commit, response } => {
                     let committed = ready!(commit.poll(cx));

@@ -1,7 +1,7 @@
 //! Merges the session's headers into a response that a handler made: nothing a handler wrote is lost, and
 //! layers that are nested add nothing twice. It knows nothing of sessions.
 
-use http::header::{CACHE_CONTROL, SET_COOKIE, VARY};
+use http::header::{CACHE_CONTROL, Entry, SET_COOKIE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 #[cfg(test)]
@@ -27,6 +27,10 @@ pub enum CacheControl {
 /// Adds `Cookie` to `Vary`, unless it is there or `*` is.
 pub(crate) fn vary_on_cookie(headers: &mut HeaderMap) {
     let covers = |member: &[u8]| member == b"*" || member.eq_ignore_ascii_case(b"cookie");
+    if let Entry::Vacant(vacant) = headers.entry(VARY) {
+        vacant.insert(HeaderValue::from_static("Cookie"));
+        return;
+    }
     if headers.get_all(VARY).iter().any(|line| members(line).any(covers)) {
         return;
     }

@@ -1,5 +1,6 @@
 //! [`SessionLayer`]: what all requests of one layer share, and how it is configured. It serves no request.
 
+use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -61,6 +62,7 @@ pub struct SessionLayer<M = Main> {
 /// One configuration, shared by all services and requests of a layer.
 #[derive(Clone)]
 pub(crate) struct Shared {
+    pub(crate) marker: TypeId,
     pub(crate) engine: Engine,
     pub(crate) cookie: CookiePolicy,
     pub(crate) cache_control: CacheControl,
@@ -80,6 +82,7 @@ impl SessionLayer {
     #[must_use]
     pub fn new(engine: Engine) -> Self {
         let shared = Shared {
+            marker: TypeId::of::<Main>(),
             engine,
             cookie: CookiePolicy::default(),
             cache_control: CacheControl::default(),
@@ -109,7 +112,8 @@ impl<M> SessionLayer<M> {
     /// ```
     #[must_use]
     pub fn marker<N: 'static>(self) -> SessionLayer<N> {
-        SessionLayer { shared: self.shared, marker: PhantomData }
+        let shared = self.with(|shared| shared.marker = TypeId::of::<N>()).shared;
+        SessionLayer { shared, marker: PhantomData }
     }
 
     /// Which cookie carries the token.

@@ -14,8 +14,10 @@ use std::cell::RefCell;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sessile_engine::Session as Live;
+use http::HeaderMap;
+use sessile_engine::{Moment, Session as Live, Token};
 
+use crate::cookie::read::Candidates;
 use crate::layer::Shared;
 
 #[cfg(test)]
@@ -27,7 +29,6 @@ thread_local! {
 
 /// One layer's share in the request being served.
 pub(crate) struct Frame {
-    marker: TypeId,
     pub(crate) shared: Arc<Shared>,
     slot: Slot,
 }
@@ -116,14 +117,14 @@ impl Remote {
 
 impl Frame {
     /// A frame whose state only this request's own task reaches. Allocates nothing.
-    pub(crate) fn local(marker: TypeId, shared: Arc<Shared>) -> Self {
-        Self { marker, shared, slot: Slot::Local(State::default()) }
+    pub(crate) fn local(shared: Arc<Shared>) -> Self {
+        Self { shared, slot: Slot::Local(State::default()) }
     }
 
     /// A frame whose state is shared with the holders of the returned handle.
-    pub(crate) fn remote(marker: TypeId, shared: Arc<Shared>) -> (Self, Arc<Remote>) {
+    pub(crate) fn remote(shared: Arc<Shared>) -> (Self, Arc<Remote>) {
         let remote = Arc::new(Remote { shared: Arc::clone(&shared), state: Mutex::default() });
-        (Self { marker, shared, slot: Slot::Remote(Arc::clone(&remote)) }, remote)
+        (Self { shared, slot: Slot::Remote(Arc::clone(&remote)) }, remote)
     }
 
     fn with<R>(&mut self, f: impl FnOnce(&mut State) -> R) -> R {
@@ -131,6 +132,31 @@ impl Frame {
             Slot::Local(state) => f(state),
             Slot::Remote(remote) => f(&mut remote.state()),
         }
+    }
+
+    /// The common case of a load: this is the only layer of its marker, the client sent one token or none, and
+    /// its session is in memory.
+    fn load_now(&mut self, headers: &HeaderMap, alone: bool) -> Option<Live> {
+        let Slot::Local(state) = &mut self.slot else { return None };
+        if !alone || !matches!(state.phase, Phase::Unasked) {
+            return None;
+        }
+        let found = Candidates::find(headers, self.shared.cookie.name());
+        if found.over_budget {
+            return None;
+        }
+        let session = match found.as_slice() {
+            [] => self.shared.engine.session_now(None),
+            [value] => match Token::parse(value) {
+                Some(token) => self.shared.engine.session_now(Some(&token)),
+                None => self.shared.engine.session_now(None),
+            },
+            _ => None,
+        }?;
+        state.consulted = true;
+        state.fingerprint = found.fingerprint();
+        state.phase = Phase::Own(session.clone());
+        Some(session)
     }
 
     /// Closes the frame at the response head.
@@ -146,7 +172,8 @@ impl Frame {
 
 /// Runs `f` with the frame in `slot` on the stack, and puts the frame back, also when `f` panics.
 ///
-/// With an empty `slot`, or on a thread that is being torn down, `f` just runs.
+/// With an empty `slot`, or on a thread that is being torn down, `f` just runs. Either way it runs at one
+/// moment of the engine's time.
 pub(crate) fn enter<R>(slot: &mut Option<Frame>, f: impl FnOnce() -> R) -> R {
     struct Leave<'a>(&'a mut Option<Frame>);
     impl Drop for Leave<'_> {
@@ -156,6 +183,7 @@ pub(crate) fn enter<R>(slot: &mut Option<Frame>, f: impl FnOnce() -> R) -> R {
         }
     }
 
+    let _moment = Moment::hold();
     let entered = STACK.try_with(|stack| {
         let (Ok(mut stack), Some(frame)) = (stack.try_borrow_mut(), slot.take()) else { return false };
         stack.push(frame);
@@ -182,6 +210,23 @@ pub(crate) enum Found {
 }
 
 impl Source {
+    /// As [`in_scope`](Self::in_scope), for a request with these headers; its session is loaded at once if that
+    /// takes no waiting.
+    ///
+    /// The stack is borrowed meanwhile: [`session_now`](sessile_engine::Engine::session_now) runs nothing of
+    /// the application's.
+    pub(crate) fn for_request(marker: TypeId, headers: &HeaderMap) -> Option<Found> {
+        top(marker, |frame, below| {
+            if let Some(session) = frame.with(|state| state.session().cloned()) {
+                return Found::Session(session);
+            }
+            let alone = below.iter().all(|outer| outer.shared.marker != marker);
+            frame
+                .load_now(headers, alone)
+                .map_or_else(|| Found::Source(Self::Scope(marker, Arc::clone(&frame.shared))), Found::Session)
+        })
+    }
+
     /// The layer of `marker` around the code that runs now.
     pub(crate) fn in_scope(marker: TypeId) -> Option<Found> {
         top(marker, |frame, _| {
@@ -222,7 +267,7 @@ impl Source {
             Self::Scope(marker, shared) => top(*marker, |frame, below| {
                 frame.with(note);
                 let outer = below.iter_mut().rev().find_map(|outer| {
-                    if outer.marker != *marker || !outer.shared.is_same(shared) {
+                    if outer.shared.marker != *marker || !outer.shared.is_same(shared) {
                         return None;
                     }
                     outer.with(|s| if s.fingerprint == fingerprint { s.session().cloned() } else { None })
@@ -256,7 +301,7 @@ fn top<R>(marker: TypeId, f: impl FnOnce(&mut Frame, &mut [Frame]) -> R) -> Opti
     STACK
         .try_with(|stack| {
             let mut stack = stack.try_borrow_mut().ok()?;
-            let at = stack.iter().rposition(|frame| frame.marker == marker)?;
+            let at = stack.iter().rposition(|frame| frame.shared.marker == marker)?;
             let (below, rest) = stack.split_at_mut(at);
             rest.first_mut().map(|frame| f(frame, below))
         })

@@ -1,6 +1,5 @@
 //! [`SessionService`]: opens the scope of one request and hands it on. It waits for nothing.
 
-use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -60,13 +59,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
-        let marker = TypeId::of::<M>();
         let frame = if self.shared.request_extension {
-            let (frame, remote) = Frame::remote(marker, Arc::clone(&self.shared));
+            let (frame, remote) = Frame::remote(Arc::clone(&self.shared));
             request.extensions_mut().insert(SessionHandle::<M>::new(remote));
             frame
         } else {
-            Frame::local(marker, Arc::clone(&self.shared))
+            Frame::local(Arc::clone(&self.shared))
         };
         let mut slot = Some(frame);
         let inner = scope::enter(&mut slot, || self.inner.call(request));

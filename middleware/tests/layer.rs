@@ -385,15 +385,23 @@ async fn another_task_needs_the_handle_and_gets_the_session_with_it() {
 }
 
 #[tokio::test]
-async fn a_load_that_is_carried_out_of_its_request_ends_in_a_rejection() {
+async fn a_load_that_waits_elsewhere_ends_in_a_rejection() {
     let layer = SessionLayer::new(engine());
     let handler = async |request: Req| {
         let load: sessile::Load = Session::from_request(&request);
-        let rejection = tokio::spawn(load).await.unwrap().unwrap_err();
-        assert!(matches!(rejection, SessionRejection::MissingLayer(_)));
-        Ok(Response::new(String::new()))
+        Ok(Response::new(match tokio::spawn(load).await.unwrap() {
+            Ok(session) => session.put("k", "v").map(|()| "put".to_owned()).unwrap(),
+            Err(rejection) => {
+                assert!(matches!(rejection, SessionRejection::MissingLayer(_)));
+                "rejected".to_owned()
+            }
+        }))
     };
-    send(&layer, handler, &[]).await;
+    // A token that is not in memory has to be looked for; what needs no looking for is the request's at once.
+    let unknown = format!("session={}", "A".repeat(43));
+    assert_eq!(send(&layer, handler, &[&unknown]).await.body(), "rejected");
+    let immediate = send(&layer, handler, &[]).await;
+    assert_eq!((immediate.body().as_str(), set(&immediate).len()), ("put", 1));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use std::num::NonZeroU64;
 use std::ops::Deref;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Meta, Record};
+use crate::record::{Meta, Record, Times};
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, RwLock};
 use crate::token::SessionId;
 use crate::writer::Queue;
@@ -106,9 +106,9 @@ pub(crate) struct Entry {
 }
 
 /// What [`Entry::read`] found.
-pub(crate) enum Read {
-    /// The current record.
-    Live(Record),
+pub(crate) enum Read<R = Record> {
+    /// The current record, or what was wanted of it.
+    Live(R),
     /// The deadline or idle timeout has passed, but the entry does not know it yet.
     Due,
     /// The session is gone.
@@ -240,9 +240,14 @@ impl Entry {
 
     /// When the session in `record` expires, in ms, given its latest use.
     fn expiry(&self, record: &Record) -> u64 {
-        match record.idle_timeout_ms() {
-            0 => record.deadline(),
-            idle => record.deadline().min(self.last_seen().saturating_add(idle)),
+        self.expiry_of(&record.times())
+    }
+
+    #[inline]
+    fn expiry_of(&self, times: &Times) -> u64 {
+        match times.idle_timeout {
+            0 => times.deadline,
+            idle => times.deadline.min(self.last_seen().saturating_add(idle)),
         }
     }
 
@@ -254,9 +259,15 @@ impl Entry {
     /// The current record, if the session is in service at `now`.
     #[inline]
     pub(crate) fn read(&self, now: u64) -> Read {
+        self.peek(now, Record::clone)
+    }
+
+    /// As [`read`](Self::read), for what `look` sees of the record. It runs under the lock, so it is engine code.
+    #[inline]
+    pub(crate) fn peek<R>(&self, now: u64, look: impl FnOnce(&Record) -> R) -> Read<R> {
         let record = self.record.read();
         match &*record {
-            Some(r) if now < self.expiry(r) => Read::Live(r.clone()),
+            Some(r) if now < self.expiry(r) => Read::Live(look(r)),
             Some(_) => Read::Due,
             None => Read::Gone,
         }
@@ -266,10 +277,8 @@ impl Entry {
     #[inline]
     pub(crate) fn check(&self, now: u64) -> Option<(u64, u64)> {
         let record = self.record.read();
-        match &*record {
-            Some(r) if now < self.expiry(r) => Some((r.last_seen(), r.idle_timeout_ms())),
-            _ => None,
-        }
+        let times = record.as_ref()?.times();
+        (now < self.expiry_of(&times)).then_some((times.last_seen, times.idle_timeout))
     }
 
     /// Whether nothing would be lost if the map forgot this entry. The caller holds the map's write lock and

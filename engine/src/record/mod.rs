@@ -50,6 +50,22 @@ pub struct Limits {
     pub max_keys: usize,
 }
 
+/// See [`Record::times`].
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) last_seen: u64,
+    pub(crate) deadline: u64,
+    /// 0 = for ever.
+    pub(crate) idle_timeout: u64,
+}
+
+/// See [`Record::look`].
+pub(crate) enum Look {
+    Absent,
+    Scalar(ValueRef<'static>),
+    At(usize),
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { max_record_bytes: 64 << 10, max_key_bytes: 256, max_keys: 1024 }
@@ -66,6 +82,7 @@ impl Record {
         &self.shared.slice
     }
 
+    #[inline]
     fn root(&self) -> &ArchivedRoot<'static> {
         #[expect(clippy::expect_used, reason = "the body was validated when this record was made")]
         access::checked(self.body()).expect("a valid body")
@@ -99,6 +116,35 @@ impl Record {
     #[must_use]
     pub fn idle_timeout_ms(&self) -> u64 {
         self.root().idle_timeout.into()
+    }
+
+    /// Latest use, deadline and idle timeout, in ms, at the price of one.
+    #[inline]
+    pub(crate) fn times(&self) -> Times {
+        let root = self.root();
+        Times {
+            last_seen: root.last_seen.into(),
+            deadline: root.deadline.into(),
+            idle_timeout: root.idle_timeout.into(),
+        }
+    }
+
+    /// The value under `key` if it needs no bytes of the record, else where it is.
+    #[inline]
+    pub(crate) fn look(&self, key: &str) -> Look {
+        let root = self.root();
+        let Some(index) = root.index(key.as_bytes()) else { return Look::Absent };
+        match value(root, index).map(ValueRef::detach) {
+            None => Look::Absent,
+            Some(Ok(scalar)) => Look::Scalar(scalar),
+            Some(Err(_)) => Look::At(index),
+        }
+    }
+
+    /// The value that [`look`](Self::look) found at `index` in this very record.
+    #[inline]
+    pub(crate) fn value_at(&self, index: usize) -> Option<ValueRef<'_>> {
+        value(self.root(), index)
     }
 
     /// When the session's user last proved who they are, in ms since the Unix epoch.
@@ -164,6 +210,7 @@ impl Record {
     }
 }
 
+#[inline]
 fn value<'a>(root: &'a ArchivedRoot<'_>, index: usize) -> Option<ValueRef<'a>> {
     let slot = root.slots().get(index)?;
     wire::read(Kind::from_u8(slot.kind)?, root.value(index, slot)).ok()

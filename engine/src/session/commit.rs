@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use super::slot::Closing;
 use super::{Session, Slot};
 use crate::cache::{Entry, EntryRef, Phase, Read};
 use crate::clock::from_ms_saturating;
@@ -64,16 +65,19 @@ impl Session {
     /// If the future is dropped, a new session is not left behind and a renewal does not happen; a destruction
     /// stands.
     pub fn commit(&self) -> Commit {
-        let mut slot = self.unit().slot.lock();
-        if slot.head_sent {
-            return Commit::ready(Ok(Delivery::Nothing));
-        }
-        slot.head_sent = true;
         let core = self.core();
+        let power_loss = core.config.durability == Durability::PowerLoss;
+        match self.unit().slot.close() {
+            Closing::Already => return Commit::ready(Ok(Delivery::Nothing)),
+            Closing::Plain { modified } if !(modified && power_loss) => {
+                return Commit::ready(Ok(Delivery::Nothing));
+            }
+            Closing::Plain { .. } | Closing::Look => {}
+        }
+        let mut slot = self.unit().slot.lock();
         let has_store = core.store.is_some();
         let changed = slot.modified || slot.must_wait;
-        let wait =
-            has_store && (slot.must_wait || (changed && core.config.durability == Durability::PowerLoss));
+        let wait = has_store && (slot.must_wait || (changed && power_loss));
         let unpublished = slot.entry.as_ref().is_some_and(|e| e.phase() == Phase::Unpublished);
         let renew = slot.renew.take();
 

@@ -7,6 +7,7 @@
 mod commit;
 mod life;
 mod pool;
+mod slot;
 mod snapshot;
 mod transaction;
 
@@ -17,16 +18,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::commit::{Commit, Delivery, Issue};
+use self::slot::{Slot, SlotCell};
 pub use self::snapshot::Snapshot;
 pub use self::transaction::Transaction;
 use crate::cache::{Edited, Entry, EntryRef, Phase, Read, fresh_meta, revoked};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Meta, Record};
-use crate::sync::Mutex;
+use crate::record::{Look, Meta, Record};
 use crate::token::Token;
-use crate::value::{Encoded, decode};
-use crate::writer::Lifetime;
+use crate::value::{Encoded, ValueRef, decode};
 
 /// What a request has done to its session so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,30 +51,14 @@ pub enum Status {
 #[derive(Clone)]
 pub struct Session {
     /// Present until the handle is dropped.
-    unit: Option<Arc<Unit>>,
+    unit: Option<triomphe::Arc<Unit>>,
 }
 
 /// The state of one request.
 struct Unit {
     /// Present while in use; the pool keeps units without one.
     core: Option<Arc<Core>>,
-    slot: Mutex<Slot>,
-}
-
-#[derive(Default)]
-struct Slot {
-    entry: Option<EntryRef>,
-    /// The token that the client holds or will be given.
-    token: Option<Token>,
-    /// The response head is out: nothing can be delivered to the client any more.
-    head_sent: bool,
-    modified: bool,
-    destroyed: bool,
-    renew: Option<Lifetime>,
-    /// The commit must wait until what this request did is durable, whatever the level.
-    must_wait: bool,
-    /// The client holds a cookie that should be removed.
-    remove: bool,
+    slot: SlotCell,
 }
 
 /// What an edit makes of a record: the new one, if it changed anything, and the caller's result.
@@ -82,7 +66,7 @@ type Change<R> = Result<(Option<Record>, R)>;
 
 impl Session {
     pub(crate) fn begin(core: Arc<Core>, entry: Option<EntryRef>, token: Option<Token>) -> Self {
-        Self { unit: Some(pool::take(core, Slot { entry, token, ..Slot::default() })) }
+        Self { unit: Some(pool::take(core, entry, token)) }
     }
 
     #[expect(clippy::expect_used, reason = "only `drop` takes it")]
@@ -97,15 +81,26 @@ impl Session {
 
     /// The current record, if the session is in service.
     fn record(&self) -> Option<Record> {
+        self.peek(Record::clone)
+    }
+
+    /// What `look` sees of the current record. It runs under the entry's lock, so it is engine code.
+    #[inline]
+    fn peek<R>(&self, look: impl FnOnce(&Record) -> R) -> Option<R> {
         let now = self.core().clock.now_ms();
         let entry;
-        {
-            let slot = self.unit().slot.lock();
-            let current = slot.entry.as_ref()?;
-            match current.read(now) {
-                Read::Live(record) => return Some(record),
+        if let Some(first) = self.unit().slot.unmoved() {
+            match first?.peek(now, look) {
+                Read::Live(seen) => return Some(seen),
                 Read::Gone => return None,
-                Read::Due => entry = current.clone(),
+                Read::Due => entry = first?.clone(),
+            }
+        } else {
+            entry = self.unit().slot.lock().entry.clone()?;
+            match entry.peek(now, look) {
+                Read::Live(seen) => return Some(seen),
+                Read::Gone => return None,
+                Read::Due => {}
             }
         }
         self.core().expire(&entry, now);
@@ -143,6 +138,23 @@ impl Session {
         let core = self.core();
         core.check_writable()?;
         let now = core.clock.now_ms();
+        if let Some(Some(entry)) = self.unit().slot.unmoved() {
+            return match entry.edit(core.dirty_queue(), now, expected, edit) {
+                Ok(Edited::Kept(value)) => Ok(Some(value)),
+                Ok(Edited::Replaced { value, grown, _old }) => {
+                    self.unit().slot.note_modified();
+                    core.cache.resize(grown);
+                    Ok(Some(value))
+                }
+                Ok(Edited::Conflict) => Ok(None),
+                Err(error) => {
+                    if error.is_revoked() {
+                        core.expire(entry, now);
+                    }
+                    Err(error)
+                }
+            };
+        }
         let mut slot = self.unit().slot.lock();
         let had_entry = slot.entry.is_some();
         if !had_entry && !create {
@@ -198,8 +210,24 @@ impl Session {
     /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
     /// ```
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
-        let Some(record) = self.record() else { return Ok(None) };
-        record.get(key).map(decode).transpose().map_err(|e| e.with_key(key))
+        // Decoding is the caller's code, so it runs without the lock. A scalar is copied out; for anything else
+        // the record is held on to.
+        enum Found {
+            Absent,
+            Scalar(ValueRef<'static>),
+            At(Record, usize),
+        }
+        let found = self.peek(|record| match record.look(key) {
+            Look::Absent => Found::Absent,
+            Look::Scalar(scalar) => Found::Scalar(scalar),
+            Look::At(index) => Found::At(record.clone(), index),
+        });
+        match found {
+            None | Some(Found::Absent) => Ok(None),
+            Some(Found::Scalar(value)) => decode(value).map(Some),
+            Some(Found::At(record, index)) => record.value_at(index).map(decode).transpose(),
+        }
+        .map_err(|e| e.with_key(key))
     }
 
     /// Stores `value` under `key`, replacing what was there. The first write to an empty session creates it.
@@ -345,7 +373,7 @@ impl Session {
 
     /// Whether there is a value under `key`.
     pub fn exists(&self, key: &str) -> bool {
-        self.record().is_some_and(|r| r.get(key).is_some())
+        self.peek(|record| record.get(key).is_some()).unwrap_or(false)
     }
 
     /// All keys, sorted.

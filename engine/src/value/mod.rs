@@ -125,6 +125,20 @@ pub enum ValueRef<'a> {
 }
 
 impl<'a> ValueRef<'a> {
+    /// The same value without its borrow, if it has none to begin with.
+    #[inline]
+    pub(crate) fn detach(self) -> Result<ValueRef<'static>, Self> {
+        Ok(match self {
+            Self::Null => ValueRef::Null,
+            Self::Bool(b) => ValueRef::Bool(b),
+            Self::I64(n) => ValueRef::I64(n),
+            Self::U64(n) => ValueRef::U64(n),
+            Self::F64(n) => ValueRef::F64(n),
+            Self::Timestamp(t) => ValueRef::Timestamp(t),
+            borrowed => return Err(borrowed),
+        })
+    }
+
     /// The kind of the value.
     #[must_use]
     pub const fn kind(&self) -> Kind {

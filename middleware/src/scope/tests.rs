@@ -17,11 +17,15 @@ fn marker<M: 'static>() -> TypeId {
 }
 
 fn shared() -> Arc<Shared> {
-    SessionLayer::new(Engine::builder().in_memory().unwrap()).into_shared()
+    marked::<Shop>()
 }
 
-fn frame<M: 'static>(shared: &Arc<Shared>) -> Option<Frame> {
-    Some(Frame::local(marker::<M>(), Arc::clone(shared)))
+fn marked<M: 'static>() -> Arc<Shared> {
+    SessionLayer::new(Engine::builder().in_memory().unwrap()).marker::<M>().into_shared()
+}
+
+fn frame(shared: &Arc<Shared>) -> Option<Frame> {
+    Some(Frame::local(Arc::clone(shared)))
 }
 
 fn depth() -> usize {
@@ -64,7 +68,7 @@ fn new_session(engine: &Engine) -> Live {
 #[test]
 fn a_frame_is_on_the_stack_exactly_while_its_scope_runs() {
     let shared = shared();
-    let mut slot = frame::<Shop>(&shared);
+    let mut slot = frame(&shared);
     assert_eq!(found::<Shop>(), None);
     for _ in 0..3 {
         enter(&mut slot, || {
@@ -79,7 +83,7 @@ fn a_frame_is_on_the_stack_exactly_while_its_scope_runs() {
 #[test]
 fn a_panic_puts_every_frame_back_into_its_own_slot() {
     let (outer, inner) = (shared(), shared());
-    let mut slots = (frame::<Shop>(&outer), frame::<Admin>(&inner));
+    let mut slots = (frame(&outer), frame(&inner));
     for _ in 0..3 {
         let result = catch_unwind(AssertUnwindSafe(|| {
             enter(&mut slots.0, || {
@@ -98,8 +102,8 @@ fn a_panic_puts_every_frame_back_into_its_own_slot() {
 
 #[test]
 fn markers_live_side_by_side_and_the_innermost_of_one_counts() {
-    let (a, b, c) = (shared(), shared(), shared());
-    let (mut shop, mut admin, mut nested) = (frame::<Shop>(&a), frame::<Admin>(&b), frame::<Shop>(&c));
+    let (a, b, c) = (shared(), marked::<Admin>(), shared());
+    let (mut shop, mut admin, mut nested) = (frame(&a), frame(&b), frame(&c));
     enter(&mut shop, || {
         enter(&mut admin, || {
             assert_eq!((found::<Shop>(), found::<Admin>()), (Some(Arc::as_ptr(&a)), Some(Arc::as_ptr(&b))));
@@ -112,9 +116,8 @@ fn markers_live_side_by_side_and_the_innermost_of_one_counts() {
 #[test]
 fn the_same_layer_inside_borrows_and_leaves_the_commit_to_the_owner() {
     let engine = Engine::builder().in_memory().unwrap();
-    let layer = SessionLayer::new(engine.clone());
-    let (mut outer, mut inner) =
-        (frame::<Shop>(&layer.clone().into_shared()), frame::<Shop>(&layer.into_shared()));
+    let layer = SessionLayer::new(engine.clone()).marker::<Shop>();
+    let (mut outer, mut inner) = (frame(&layer.clone().into_shared()), frame(&layer.into_shared()));
     enter(&mut outer, || {
         load::<Shop>(&engine).put("from", "outer").unwrap();
         enter(&mut inner, || {
@@ -130,7 +133,7 @@ fn the_same_layer_inside_borrows_and_leaves_the_commit_to_the_owner() {
 #[test]
 fn a_layer_over_another_engine_borrows_nothing() {
     let (one, two) = (shared(), shared());
-    let (mut outer, mut inner) = (frame::<Shop>(&one), frame::<Shop>(&two));
+    let (mut outer, mut inner) = (frame(&one), frame(&two));
     enter(&mut outer, || {
         load::<Shop>(&one.engine).put("from", "outer").unwrap();
         enter(&mut inner, || {
@@ -143,7 +146,7 @@ fn a_layer_over_another_engine_borrows_nothing() {
 #[test]
 fn after_the_head_a_frame_gives_out_no_session_and_takes_none() {
     let shared = shared();
-    let mut slot = frame::<Shop>(&shared);
+    let mut slot = frame(&shared);
     enter(&mut slot, || drop(load::<Shop>(&shared.engine)));
     assert!(slot.as_mut().unwrap().finish().session.is_some());
     enter(&mut slot, || match Source::in_scope(marker::<Shop>()) {
