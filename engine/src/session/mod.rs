@@ -5,10 +5,15 @@
 //! Lock order: the handle's slot, then the entry, then the queue.
 
 mod commit;
+mod fields;
+mod flash;
+mod key;
 mod life;
 mod pool;
 mod snapshot;
 mod transaction;
+mod typed;
+mod view;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +22,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::commit::{Commit, Delivery, Issue};
+pub use self::flash::{Flash, Level, ParseLevelError};
+pub use self::key::{Namespace, SessionKey, View};
 pub use self::snapshot::Snapshot;
 pub use self::transaction::Transaction;
 use crate::cache::{Edited, Entry, EntryRef, Phase, Read, fresh_meta, revoked};
