@@ -94,7 +94,8 @@ impl Session {
 
     /// Stores each field of a struct, or each entry of a map, under a key of its own, all in one step. A field that is
     /// `None`, or skipped while serializing, is removed. Keys that `T` does not have stay. Fields that
-    /// are stored already as they are cost no write.
+    /// are stored already as they are cost no write. (serde tells nothing of skipped fields of a struct with `flatten`:
+    /// what was under them stays. `None` is removed there too.)
     ///
     /// # Errors
     /// [`ErrorKind::Serialize`] if `value` is neither struct nor map, [`ErrorKind::InvalidKey`] for a field whose name

@@ -156,6 +156,22 @@ fn a_refused_field_changes_nothing_and_only_the_result_is_limited() {
 }
 
 #[test]
+fn a_skipped_field_is_removed() {
+    #[derive(Serialize)]
+    struct Skips {
+        id: u64,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        note: String,
+    }
+    let engine = memory();
+    let session = begin(&engine, None);
+    session.put_struct(&Skips { id: 1, note: "x".into() }).unwrap();
+    assert_eq!(session.keys(), ["id", "note"]);
+    session.put_struct(&Skips { id: 1, note: String::new() }).unwrap();
+    assert_eq!(session.keys(), ["id"]);
+}
+
+#[test]
 fn what_is_stored_already_is_not_written_again() {
     let engine = memory();
     let session = begin(&engine, None);
