@@ -49,6 +49,7 @@ pub use crate::session::{
 pub use crate::stats::{Health, Stats};
 pub use crate::token::{EncodedToken, ParseSessionIdError, SessionId, Token};
 
-/// For types of [`Session::put_archived`]: `#[rkyv(crate = sessile_engine::rkyv)]` or an own dependency on the same
-/// version.
+/// For types of [`Session::put_archived`]: `#[rkyv(crate = sessile_engine::rkyv)]` (`sessile::engine::rkyv`), or an own
+/// dependency on the same version. Its features that change the layout of archives, such as `unaligned`, change that
+/// of records too, and make stored ones unreadable.
 pub use rkyv;
