@@ -79,6 +79,6 @@ pub use sessile_engine as engine;
 #[doc(inline)]
 pub use sessile_engine::{
     Builder, Delivery, Durability, Engine, Error, ErrorKind, Event, Flash, Health, Level, Namespace,
-    Observer, Result, SessionId, SessionKey, Snapshot, Stats, Status, StoreError, StoreErrorKind, Token,
-    Transaction, value,
+    Observer, ParseLevelError, Result, SessionId, SessionKey, Snapshot, Stats, Status, StoreError,
+    StoreErrorKind, Token, Transaction, View, value,
 };

@@ -72,8 +72,8 @@ impl Session {
     /// store the value again; what has to outlive such changes belongs into [`put`](Self::put).
     ///
     /// # Errors
-    /// [`ErrorKind::Serialize`](crate::ErrorKind::Serialize) if rkyv fails, or for a type that needs an alignment above 8
-    /// (`u128`); [`ErrorKind::Limit`](crate::ErrorKind::Limit) if more than 256 pointers lead to a part of it,
+    /// [`ErrorKind::Serialize`](crate::ErrorKind::Serialize) if rkyv fails, or for a type that needs an alignment
+    /// above 8 (`u128`); [`ErrorKind::Limit`](crate::ErrorKind::Limit) if more than 256 pointers lead to a part of it,
     /// as in a long linked list; otherwise as [`put`](Self::put).
     ///
     /// # Complexity

@@ -11,8 +11,8 @@ fn moment(ms: u64) -> Timestamp {
 }
 
 impl Snapshot {
-    /// The session as JSON, for an admin page, a support ticket or `jq`: it cannot be read back. It shows all values, so it
-    /// is as secret as the session is; the owner is left out, see
+    /// The session as JSON, for an admin page, a support ticket or `jq`: it cannot be read back. It shows all
+    /// values, so it is as secret as the session is; the owner is left out, see
     /// [`to_json_with_owner`](Self::to_json_with_owner).
     ///
     /// Times are RFC 3339 in UTC, the idle timeout is in seconds, bytes are `{"bytes":"<base64>"}`, an rkyv archive is

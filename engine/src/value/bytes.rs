@@ -9,7 +9,8 @@ use serde::ser::{Serialize, Serializer};
 
 use super::{BYTES_MARKER, BytesOrBase64};
 
-/// Bytes that are stored as bytes ([`Kind::Bytes`](super::Kind::Bytes)); a plain `Vec<u8>` is a list of numbers to serde.
+/// Bytes that are stored as bytes ([`Kind::Bytes`](super::Kind::Bytes)); a plain `Vec<u8>` is a list of numbers
+/// to serde.
 ///
 /// In foreign formats for people, such as JSON, they are a base64 string. (SCS: `GetBytes`.)
 ///

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use sessile_engine::{ErrorKind, Flash, Level, Session, Status};
+use sessile_engine::{ErrorKind, Flash, Level, Status};
 
 use super::{begin, fresh, issued, kind, memory, race};
 
