@@ -18,7 +18,9 @@ pub enum ErrorKind {
     HeadSent,
     /// A value of another type than the wanted one is stored under the key. Nothing was changed.
     TypeMismatch,
-    /// The key is empty or longer than the limit.
+    /// A struct was read from the session's keys, and a field that it needs has no value. Nothing was changed.
+    MissingField,
+    /// The key is empty, longer than the limit, or one of sessile's own.
     InvalidKey,
     /// A limit of the record would be exceeded: bytes, number of keys or nesting depth.
     Limit,

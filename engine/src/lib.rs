@@ -27,6 +27,8 @@ mod observer;
 pub mod record;
 mod session;
 #[cfg(all(test, feature = "shuttle"))]
+mod shuttle_data_tests;
+#[cfg(all(test, feature = "shuttle"))]
 mod shuttle_tests;
 mod stats;
 pub mod store;
@@ -41,6 +43,14 @@ pub use crate::config::{Builder, Durability};
 pub use crate::engine::{Begin, Engine};
 pub use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
 pub use crate::observer::{Event, Observer};
-pub use crate::session::{Commit, Delivery, Issue, Session, Snapshot, Status, Transaction};
+pub use crate::session::{
+    Commit, Delivery, Flash, Issue, Level, Namespace, ParseLevelError, Session, SessionKey, Snapshot, Status,
+    Transaction, View,
+};
 pub use crate::stats::{Health, Stats};
 pub use crate::token::{EncodedToken, ParseSessionIdError, SessionId, Token};
+
+/// For types of [`Session::put_archived`]: `#[rkyv(crate = sessile_engine::rkyv)]` (`sessile::engine::rkyv`), or an own
+/// dependency on the same version. Its features that change the layout of archives, such as `unaligned`, change that
+/// of records too, and make stored ones unreadable.
+pub use rkyv;

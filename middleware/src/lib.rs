@@ -78,6 +78,7 @@ pub use crate::service::SessionService;
 pub use sessile_engine as engine;
 #[doc(inline)]
 pub use sessile_engine::{
-    Builder, Delivery, Durability, Engine, Error, ErrorKind, Event, Health, Observer, Result, SessionId,
-    Snapshot, Stats, Status, StoreError, StoreErrorKind, Token, Transaction,
+    Builder, Delivery, Durability, Engine, Error, ErrorKind, Event, Flash, Health, Level, Namespace,
+    Observer, ParseLevelError, Result, SessionId, SessionKey, Snapshot, Stats, Status, StoreError,
+    StoreErrorKind, Token, Transaction, View, value,
 };

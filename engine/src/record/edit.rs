@@ -11,7 +11,7 @@ use super::layout::{
 };
 use super::{Limits, Record};
 use crate::error::{Error, ErrorKind, Result};
-use crate::value::Encoded;
+use crate::value::{Encoded, Kind, archived};
 
 /// Buffers kept by a thread are not larger than this, so that one huge record does not stay resident.
 const KEEP_BYTES: usize = 256 << 10;
@@ -55,6 +55,17 @@ fn archive(root: &Root<'_>, body: &mut Vec<u8>) -> Record {
 
 fn shifted(slot: &Slot, delta: u32) -> Slot {
     Slot { at: slot.at.to_native().wrapping_add(delta).into(), ..*slot }
+}
+
+/// Brings every archive of the application to its alignment. The heap begins behind the slots, at a multiple of 8.
+fn place_archives(slots: &[Slot], heap: &mut [u8]) {
+    for (index, slot) in slots.iter().enumerate().filter(|(_, slot)| slot.kind == Kind::Archived as u8) {
+        let from = slot.at.to_native() as usize + usize::from(slot.key_len.to_native());
+        let to = slots.get(index + 1).map_or(heap.len(), |next| next.at.to_native() as usize);
+        if let Some(value) = heap.get_mut(from..to) {
+            archived::place(value, from);
+        }
+    }
 }
 
 /// Refuses a body of `size` bytes unless it is within the limit, or at least no larger than it was.
@@ -118,6 +129,7 @@ impl Record {
             heap.extend_from_slice(owner);
             heap.extend_from_slice(rest);
             slots.extend(old.slots().iter().map(|slot| shifted(slot, delta)));
+            place_archives(slots, heap);
             archive(&Root::new(meta, owner_len, slots, heap), body)
         }))
     }
@@ -173,6 +185,20 @@ impl Record {
         Some(self.splice(meta, old, index, 1, None))
     }
 
+    /// Refuses this record, which was made of `was` in several steps, if it is beyond the limits and larger than that.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`].
+    pub(crate) fn check_growth(&self, was: &Self, limits: &Limits) -> Result<()> {
+        check_size(self.body().len(), was.body().len(), limits)?;
+        let count = self.len();
+        if count > limits.max_keys && count > was.len() {
+            let message = format!("the record would have {count} keys, the limit is {}", limits.max_keys);
+            return Err(Error::new(ErrorKind::Limit, message));
+        }
+        Ok(())
+    }
+
     /// Replaces `removed` entries (0 or 1) from `index` on by `entry`.
     fn splice(
         &self,
@@ -194,6 +220,7 @@ impl Record {
             let delta = offset(heap.len()).wrapping_sub(offset(to));
             slots.extend(old.slots().iter().skip(index + removed).map(|slot| shifted(slot, delta)));
             heap.extend_from_slice(old.heap().get(to..).unwrap_or_default());
+            place_archives(slots, heap);
             archive(&Root::new(meta, old.owner_len.into(), slots, heap), body)
         })
     }

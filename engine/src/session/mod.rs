@@ -5,11 +5,16 @@
 //! Lock order: the handle's slot, then the entry, then the queue.
 
 mod commit;
+mod fields;
+mod flash;
+mod key;
 mod life;
 mod pool;
 mod slot;
 mod snapshot;
 mod transaction;
+mod typed;
+mod view;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +23,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::commit::{Commit, Delivery, Issue};
+pub use self::flash::{Flash, Level, ParseLevelError};
+pub use self::key::{Namespace, SessionKey, View};
 use self::slot::{Slot, SlotCell};
 pub use self::snapshot::Snapshot;
 pub use self::transaction::Transaction;

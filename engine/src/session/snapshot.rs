@@ -27,7 +27,7 @@ use crate::value::{ValueRef, decode};
 /// ```
 #[derive(Clone)]
 pub struct Snapshot {
-    record: Record,
+    pub(super) record: Record,
 }
 
 impl Snapshot {
@@ -48,7 +48,7 @@ impl Snapshot {
         self.record.get(key).map(decode).transpose().map_err(|e| e.with_key(key))
     }
 
-    fn typed<'a, T>(
+    pub(super) fn typed<'a, T>(
         &'a self,
         key: &str,
         wanted: &'static str,

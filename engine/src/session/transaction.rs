@@ -13,8 +13,8 @@ use crate::value::{Encoded, decode};
 /// The view of a session inside [`Session::transact`](crate::Session::transact): reads see the transaction's own
 /// writes and nobody else's.
 pub struct Transaction {
-    work: Record,
-    limits: Limits,
+    pub(super) work: Record,
+    pub(super) limits: Limits,
 }
 
 impl Transaction {

@@ -8,7 +8,7 @@ use serde::de::{self, Deserialize, DeserializeSeed, IntoDeserializer, Unexpected
 use serde::forward_to_deserialize_any;
 
 use super::timestamp::TIMESTAMP_MARKER;
-use super::{Kind, Timestamp, ValueRef};
+use super::{BYTES_MARKER, Kind, Timestamp, ValueRef};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Name of the newtype struct by which [`Value`](super::Value) asks for whatever is there.
@@ -27,7 +27,18 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(value: ValueRef<'a>) -> Result<T> {
 
 /// serde's account of why a value could not be read.
 #[derive(Debug)]
-pub(crate) struct DecodeError(String);
+pub(crate) struct DecodeError(String, Option<&'static str>);
+
+impl DecodeError {
+    fn new(message: String) -> Self {
+        Self(message, None)
+    }
+
+    /// The field that has no value, if that is why.
+    pub(super) const fn missing(&self) -> Option<&'static str> {
+        self.1
+    }
+}
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,24 +50,28 @@ impl std::error::Error for DecodeError {}
 
 impl de::Error for DecodeError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self(message.to_string())
+        Self::new(message.to_string())
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self(format!("missing field `{field}`"), Some(field))
     }
 
     // serde would print the value itself, which may be a secret.
     fn invalid_type(found: Unexpected<'_>, wanted: &dyn de::Expected) -> Self {
-        Self(format!("invalid type: {}, expected {wanted}", Shape(found)))
+        Self::new(format!("invalid type: {}, expected {wanted}", Shape(found)))
     }
 
     fn invalid_value(found: Unexpected<'_>, wanted: &dyn de::Expected) -> Self {
-        Self(format!("invalid value: {}, expected {wanted}", Shape(found)))
+        Self::new(format!("invalid value: {}, expected {wanted}", Shape(found)))
     }
 
     fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
-        Self(format!("unknown variant, expected one of {expected:?}"))
+        Self::new(format!("unknown variant, expected one of {expected:?}"))
     }
 
     fn unknown_field(_: &str, expected: &'static [&'static str]) -> Self {
-        Self(format!("unknown field, expected one of {expected:?}"))
+        Self::new(format!("unknown field, expected one of {expected:?}"))
     }
 }
 
@@ -78,10 +93,10 @@ impl fmt::Display for Shape<'_> {
     }
 }
 
-type Decode<T> = std::result::Result<T, DecodeError>;
+pub(super) type Decode<T> = std::result::Result<T, DecodeError>;
 
 #[derive(Clone, Copy)]
-struct ValueDeserializer<'de>(ValueRef<'de>);
+pub(super) struct ValueDeserializer<'de>(pub(super) ValueRef<'de>);
 
 impl<'de> IntoDeserializer<'de, DecodeError> for ValueDeserializer<'de> {
     type Deserializer = Self;
@@ -141,6 +156,10 @@ impl<'de> de::Deserializer<'de> for ValueDeserializer<'de> {
             }
             (TIMESTAMP_MARKER, other) => {
                 Err(de::Error::custom(format_args!("wanted a timestamp, found {}", other.kind())))
+            }
+            (BYTES_MARKER, ValueRef::Bytes(bytes)) => visitor.visit_borrowed_bytes(bytes),
+            (BYTES_MARKER, other) => {
+                Err(de::Error::custom(format_args!("wanted bytes, found {}", other.kind())))
             }
             (VALUE_MARKER, _) => self.deserialize_any(visitor),
             _ => visitor.visit_newtype_struct(self),
@@ -221,7 +240,8 @@ impl<'de, I: Iterator<Item = (&'de str, ValueRef<'de>)>> de::MapAccess<'de> for 
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Decode<V::Value> {
-        let value = self.value.take().ok_or_else(|| DecodeError("a value was read before its key".into()))?;
+        let value =
+            self.value.take().ok_or_else(|| DecodeError::new("a value was read before its key".into()))?;
         seed.deserialize(ValueDeserializer(value))
     }
 
@@ -232,7 +252,7 @@ impl<'de, I: Iterator<Item = (&'de str, ValueRef<'de>)>> de::MapAccess<'de> for 
 }
 
 /// A map's key: a string that also reads as the integer, char or unit variant it was written from.
-struct KeyDeserializer<'de>(&'de str);
+pub(super) struct KeyDeserializer<'de>(pub(super) &'de str);
 
 macro_rules! integer_keys {
     ($($method:ident -> $visit:ident),* $(,)?) => {

@@ -5,7 +5,11 @@
 //! be read without the Rust type. Enums are externally tagged as in JSON, `None` and `()` are null, signed
 //! integers are [`Kind::I64`], unsigned ones [`Kind::U64`], floats [`Kind::F64`].
 
+pub(crate) mod archived;
+mod bytes;
 mod de;
+pub(crate) mod fields;
+pub(crate) mod json;
 mod owned;
 mod ser;
 mod timestamp;
@@ -17,6 +21,8 @@ pub(crate) mod tests;
 use base64::Engine as _;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
+pub use self::archived::Archivable;
+pub use self::bytes::Bytes;
 pub(crate) use self::de::decode;
 pub use self::owned::Value;
 pub(crate) use self::ser::Encoded;
@@ -48,7 +54,7 @@ pub enum Kind {
     List = 8,
     /// A map from strings to values.
     Map = 9,
-    /// An rkyv archive of the application. Reserved: carried along, not yet written.
+    /// An rkyv archive of the application.
     Archived = 10,
 }
 
@@ -120,7 +126,8 @@ pub enum ValueRef<'a> {
     List(ListRef<'a>),
     /// A map from strings to values.
     Map(MapRef<'a>),
-    /// An rkyv archive of the application.
+    /// An rkyv archive of the application, with a type tag and padding around it:
+    /// [`Snapshot::archived`](crate::Snapshot::archived) reads it.
     Archived(&'a [u8]),
 }
 
@@ -222,7 +229,7 @@ impl<'a> ValueRef<'a> {
         }
     }
 
-    /// An owned copy. An application's archive becomes [`Value::Bytes`].
+    /// An owned copy. An application's archive becomes [`Value::Bytes`]; stored again, it is no archive any more.
     #[must_use]
     pub fn to_value(&self) -> Value {
         match *self {

@@ -7,7 +7,7 @@ use serde::ser::{self, Serialize};
 use smallvec::SmallVec;
 
 use super::timestamp::TIMESTAMP_MARKER;
-use super::wire::{COUNT_LEN, MAX_DEPTH};
+use super::wire::{COUNT_LEN, Cursor, MAX_DEPTH};
 use super::{BYTES_MARKER, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::MAX_BODY_BYTES;
@@ -38,8 +38,20 @@ impl Encoded {
         }
     }
 
-    /// Bytes as they are, well formed or not.
-    #[cfg(test)]
+    /// Encodes the value of a struct's field: `None` for serde's `None`, which is no value at all there.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub(crate) fn of_field<T: Serialize + ?Sized>(value: &T) -> Result<Option<Self>> {
+        let mut bytes = Buffer::new();
+        match value.serialize(ValueSerializer { out: &mut bytes, depth: 0, mode: Mode::Field }) {
+            Ok(Kind::Null) if !bytes.is_empty() => Ok(None),
+            Ok(kind) => Ok(Some(Self { kind, bytes })),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Bytes as they are, well formed or not: the caller vouches for them.
     pub(crate) fn raw(kind: Kind, bytes: &[u8]) -> Self {
         Self { kind, bytes: Buffer::from_slice(bytes) }
     }
@@ -61,7 +73,6 @@ impl Encoded {
     }
 
     /// The value, read in place.
-    #[cfg(test)]
     pub(crate) fn as_value_ref(&self) -> super::ValueRef<'_> {
         super::wire::read(self.kind, &self.bytes).unwrap_or(super::ValueRef::Null)
     }
@@ -122,7 +133,12 @@ enum Mode {
     Plain,
     Timestamp,
     Bytes,
+    /// A struct's field, in which serde's `None` leaves [`ABSENT`] behind.
+    Field,
 }
+
+/// Tells a field without a value from one whose value is null, which has no bytes.
+const ABSENT: u8 = 1;
 
 struct ValueSerializer<'b> {
     out: &'b mut Buffer,
@@ -301,6 +317,9 @@ impl<'b> ser::Serializer for ValueSerializer<'b> {
         self.text(Kind::Bytes, v)
     }
     fn serialize_none(self) -> Encode<Kind> {
+        if self.mode == Mode::Field {
+            return self.leaf(Kind::Null, &[ABSENT]);
+        }
         self.serialize_unit()
     }
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Encode<Kind> {
@@ -371,6 +390,17 @@ impl<'b> ser::Serializer for ValueSerializer<'b> {
         write!(text, "{value}").map_err(|_| EncodeError::Custom("a Display implementation failed".into()))?;
         self.text(Kind::Str, &text.0)
     }
+}
+
+/// The string that stands for a map's key.
+///
+/// # Errors
+/// [`ErrorKind::Serialize`] if it is neither string, integer, char nor unit variant.
+pub(super) fn map_key<T: Serialize + ?Sized>(key: &T) -> Result<String> {
+    let mut out = Buffer::new();
+    key.serialize(KeySerializer { out: &mut out })?;
+    let key = Cursor::new(&out).str().map_err(|what| Error::new(ErrorKind::Serialize, what))?;
+    Ok(key.to_owned())
 }
 
 /// A buffer to `write!` into.
