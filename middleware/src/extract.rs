@@ -10,15 +10,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::vec;
 
+use http::Request;
 use http::request::Parts;
-use http::{Extensions, HeaderMap, Request};
 use pin_project_lite::pin_project;
 use sessile_engine::{Begin, Commit, Session as Live, Token};
 
-use crate::cookie::read::Candidates;
+use crate::audit::meter::Wait;
 use crate::layer::Main;
 use crate::rejection::SessionRejection;
 use crate::scope::{Found, Remote, Settled, Source};
+use crate::transport::{Candidates, RequestHead};
 
 /// The session of the request being served.
 ///
@@ -78,7 +79,7 @@ impl<M: 'static> Session<M> {
     /// # Cancel safety
     /// Dropping the future loses nothing; the session can be asked for again.
     pub fn from_request<B>(request: &Request<B>) -> Load<M> {
-        Load::start(request.headers(), request.extensions())
+        Load::start(request.into())
     }
 
     /// The same for the head of a request.
@@ -86,7 +87,24 @@ impl<M: 'static> Session<M> {
     /// # Errors
     /// As for [`from_request`](Self::from_request).
     pub fn from_parts(parts: &Parts) -> Load<M> {
-        Load::start(&parts.headers, &parts.extensions)
+        Load::start(parts.into())
+    }
+
+    /// Begins the request's session with a token that the application found itself, say in the request's body:
+    /// the session of `token`, or an empty one. The layer's transport is not asked. From here on this is the
+    /// request's session for every extractor; a layer whose tokens travel in bodies has the transport
+    /// [`InBody`](crate::InBody).
+    ///
+    /// Only on the handler's own task, and before anything else asks for the session.
+    ///
+    /// # Errors
+    /// [`SessionRejection::AlreadyLoaded`] if the request has a session already and it is not the one of
+    /// `token`; otherwise as for [`from_request`](Self::from_request).
+    ///
+    /// # Cancel safety
+    /// As for [`from_request`](Self::from_request).
+    pub fn from_token(token: Option<&Token>) -> Load<M> {
+        Load::with_token(token)
     }
 }
 
@@ -143,6 +161,7 @@ pin_project! {
     pub struct Load<M = Main> {
         #[pin]
         step: Step,
+        wait: Wait,
         marker: PhantomData<fn() -> M>,
     }
 }
@@ -152,6 +171,7 @@ pin_project! {
     enum Step {
         Found { live: Option<Live> },
         Missing,
+        Taken,
         // `rest` holds the other tokens the client sent: none, unless somebody planted cookies.
         Loading { #[pin] begin: Begin, rest: vec::IntoIter<Token>, source: Option<Source> },
         // Loaded after the response head: the session must know that nothing can be issued any more.
@@ -161,38 +181,46 @@ pin_project! {
 }
 
 impl<M: 'static> Load<M> {
-    fn start(headers: &HeaderMap, extensions: &Extensions) -> Self {
-        let found = Source::in_scope(TypeId::of::<M>())
-            .or_else(|| extensions.get::<SessionHandle<M>>().map(|handle| Source::behind(&handle.remote)));
+    fn start(request: RequestHead<'_>) -> Self {
+        let found = Source::in_scope(TypeId::of::<M>()).or_else(|| {
+            request.extensions().get::<SessionHandle<M>>().map(|handle| Source::behind(&handle.remote))
+        });
         let step = match found {
             Some(Found::Session(live)) => Step::Found { live: Some(live) },
-            Some(Found::Source(source)) => Step::begin(source, headers),
+            Some(Found::Source(source)) => {
+                let candidates = source.shared().carrier.find(request, &source.shared().cookie);
+                Step::begin(source, candidates)
+            }
             None => Step::Missing,
         };
-        Self { step, marker: PhantomData }
+        Self::new(step)
+    }
+
+    fn with_token(token: Option<&Token>) -> Self {
+        Self::new(match Source::in_scope(TypeId::of::<M>()) {
+            Some(Found::Session(live)) if token.is_some() && live.id() == token.map(Token::id) => {
+                Step::Found { live: Some(live) }
+            }
+            Some(Found::Session(_)) => Step::Taken,
+            Some(Found::Source(source)) => Step::begin(source, Candidates::of(token)),
+            None => Step::Missing,
+        })
+    }
+
+    fn new(step: Step) -> Self {
+        Self { step, wait: Wait::default(), marker: PhantomData }
     }
 }
 
 impl Step {
-    fn begin(source: Source, headers: &HeaderMap) -> Self {
-        let shared = source.shared();
-        let found = Candidates::find(headers, shared.cookie.name());
-        if let Some(live) = source.consult(found.fingerprint()) {
+    fn begin(source: Source, candidates: Candidates) -> Self {
+        if let Some(live) = source.consult(candidates.fingerprint) {
             return Self::Found { live: Some(live) };
         }
-        if found.over_budget {
-            tracing::debug!(target: "sessile::cookie", "cookies beyond the budget; the request has no session");
-        }
-        let mut tokens = found.as_slice().iter().filter_map(|value| Token::parse(value));
-        let first = tokens.next();
-        let rest: Vec<Token> = tokens.collect();
-        if !rest.is_empty() {
-            let also = rest.len();
-            tracing::debug!(target: "sessile::cookie", also, "several session cookies; the first live one counts");
-        }
+        candidates.report();
         Self::Loading {
-            begin: shared.engine.session(first.as_ref()),
-            rest: rest.into_iter(),
+            begin: source.shared().engine.session(candidates.first.as_ref()),
+            rest: candidates.rest,
             source: Some(source),
         }
     }
@@ -202,7 +230,8 @@ impl<M> Future for Load<M> {
     type Output = Result<Session<M>, SessionRejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut step = self.project().step;
+        let this = self.project();
+        let mut step = this.step;
         loop {
             match step.as_mut().project() {
                 StepProj::Found { live } => {
@@ -217,18 +246,28 @@ impl<M> Future for Load<M> {
                     step.set(Step::Done);
                     return Poll::Ready(Err(SessionRejection::missing_layer::<M>()));
                 }
+                StepProj::Taken => {
+                    step.set(Step::Done);
+                    return Poll::Ready(Err(SessionRejection::already_loaded()));
+                }
                 StepProj::Loading { mut begin, rest, source } => {
-                    let loaded = match ready!(begin.as_mut().poll(cx)) {
+                    let Poll::Ready(loaded) = begin.as_mut().poll(cx) else {
+                        this.wait.begin();
+                        return Poll::Pending;
+                    };
+                    this.wait.end("sessile_load_wait_seconds");
+                    let Some(from) = source.as_ref() else { unreachable!("the source is taken at the end") };
+                    let loaded = match from.shared().admit(loaded) {
                         Ok(live) => live,
                         Err(error) => {
                             step.set(Step::Done);
                             return Poll::Ready(Err(SessionRejection::load_failed(error)));
                         }
                     };
-                    let Some(from) = source.as_ref() else { unreachable!("the source is taken at the end") };
                     // In this order: asking the session costs a look at the clock.
                     if !rest.as_slice().is_empty()
                         && loaded.id().is_none()
+                        && !loaded.is_stand_in()
                         && let Some(token) = rest.next()
                     {
                         begin.set(from.shared().engine.session(Some(&token)));

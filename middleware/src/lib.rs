@@ -55,29 +55,37 @@
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod cookie;
 mod extract;
 mod fail;
 mod future;
 mod headers;
 mod layer;
+mod outage;
 mod rejection;
 mod scope;
 mod service;
+mod transport;
 
+pub use crate::audit::{AuditObserver, SessionTag};
+pub use crate::cookie::attributes::CookieAttributes;
 pub use crate::cookie::policy::{ConfigError, ConfigErrorKind, CookiePolicy, CookiePolicyBuilder, SameSite};
 pub use crate::extract::{Load, Session, SessionHandle};
 pub use crate::future::ResponseFuture;
 pub use crate::headers::CacheControl;
 pub use crate::layer::{Main, SessionLayer};
+pub use crate::outage::{Corrupt, StoreDown};
 pub use crate::rejection::{ErrorResponse, LoadFailed, MissingLayer, SessionRejection};
 pub use crate::service::SessionService;
+pub use crate::transport::header::HeaderTransport;
+pub use crate::transport::{InBody, Presented, RequestHead, Transport};
 
 /// The engine by itself, with everything that is not re-exported here. Its `Session` is what
 /// [`Session`] dereferences to.
 pub use sessile_engine as engine;
 #[doc(inline)]
 pub use sessile_engine::{
-    Builder, Delivery, Durability, Engine, Error, ErrorKind, Event, Health, Observer, Result, SessionId,
-    Snapshot, Stats, Status, StoreError, StoreErrorKind, Token, Transaction,
+    Builder, Delivery, Durability, Engine, Error, ErrorKind, Event, ExpiredBy, Health, Issue, Observer,
+    Result, SessionId, Snapshot, Stats, Status, StoreError, StoreErrorKind, Token, Transaction,
 };

@@ -61,6 +61,7 @@ where
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let marker = TypeId::of::<M>();
+        let cookie = self.shared.cookie_for((&request).into());
         let frame = if self.shared.request_extension {
             let (frame, remote) = Frame::remote(marker, Arc::clone(&self.shared));
             request.extensions_mut().insert(SessionHandle::<M>::new(remote));
@@ -70,7 +71,7 @@ where
         };
         let mut slot = Some(frame);
         let inner = scope::enter(&mut slot, || self.inner.call(request));
-        ResponseFuture::new(inner, slot)
+        ResponseFuture::new(inner, slot, cookie)
     }
 }
 

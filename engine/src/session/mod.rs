@@ -5,9 +5,11 @@
 //! Lock order: the handle's slot, then the entry, then the queue.
 
 mod commit;
+mod handover;
 mod life;
 mod pool;
 mod snapshot;
+mod stand_in;
 mod transaction;
 
 use std::fmt;
@@ -18,6 +20,7 @@ use serde::de::DeserializeOwned;
 
 pub use self::commit::{Commit, Delivery, Issue};
 pub use self::snapshot::Snapshot;
+pub(crate) use self::stand_in::damaged;
 pub use self::transaction::Transaction;
 use crate::cache::{Edited, Entry, EntryRef, Phase, Read, fresh_meta, revoked};
 use crate::core::Core;
@@ -75,6 +78,14 @@ struct Slot {
     must_wait: bool,
     /// The client holds a cookie that should be removed.
     remove: bool,
+    /// The token of the next renewal, drawn early because the application asked for it (`handover`).
+    next: Option<Box<Token>>,
+    /// The application delivers the token itself (`handover`).
+    handed: bool,
+    /// The handle stands in for a session that could not be loaded (`stand_in`).
+    not_loaded: bool,
+    /// The presented token's record was quarantined (`stand_in`).
+    damaged: bool,
 }
 
 /// What an edit makes of a record: the new one, if it changed anything, and the caller's result.
@@ -118,6 +129,7 @@ impl Session {
             return Ok(entry.clone());
         }
         if slot.head_sent {
+            slot.check_loaded()?;
             return Err(Error::new(
                 ErrorKind::HeadSent,
                 "the first write to a session must come before the response head, which carries its token",
@@ -146,6 +158,7 @@ impl Session {
         let mut slot = self.unit().slot.lock();
         let had_entry = slot.entry.is_some();
         if !had_entry && !create {
+            slot.check_loaded()?;
             return Ok(None);
         }
         let entry = self.entry_for_write(&mut slot, now)?;
@@ -173,7 +186,10 @@ impl Session {
                 } else if error.is_revoked() {
                     drop(slot);
                     core.expire(&entry, now);
+                    return Err(error);
                 }
+                drop(slot);
+                core.note_limit(&error, had_entry.then(|| entry.id()));
                 Err(error)
             }
         }
@@ -299,6 +315,7 @@ impl Session {
                     if created {
                         self.discard_empty();
                     }
+                    self.core().note_limit(&error, None);
                     return Err(error);
                 }
             };
