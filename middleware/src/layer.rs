@@ -45,6 +45,12 @@ pub enum Main {}
 /// Trace → CatchPanic → Timeout → Compression → SessionLayer → routes
 /// ```
 ///
+/// With `ServiceBuilder`, whose first layer is the outermost:
+/// ```text
+/// ServiceBuilder::new().layer(trace).layer(catch_panic).layer(timeout).layer(compression).layer(session)
+/// ```
+/// With axum's `Router::layer`, whose last one is, the other way round.
+///
 /// A request that is dropped (a timeout outside, a client that went away) or whose handler panics commits
 /// no renewal and publishes no new session; operations on a session that existed before happened when they
 /// were called. A layer between this one and the handler that moves the request to another task

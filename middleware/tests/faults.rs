@@ -87,7 +87,7 @@ async fn stored() -> (Engine, Fragile, String) {
     let (engine, store) = fragile();
     let first =
         SessionLayer::new(engine.clone()).layer(service_fn(write)).oneshot(Req::default()).await.unwrap();
-    let line = first.headers().get_all(SET_COOKIE).iter().last().unwrap().to_str().unwrap();
+    let line = first.headers().get_all(SET_COOKIE).iter().next_back().unwrap().to_str().unwrap();
     let cookie = line.split(';').next().unwrap().to_owned();
     engine.close().await.unwrap();
     let engine = Engine::builder().durability(Durability::PowerLoss).open(store.clone()).unwrap();

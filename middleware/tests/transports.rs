@@ -353,3 +353,46 @@ async fn a_waiting_commit_delivers_what_was_given_out() {
     exchange(&layer, first.body(), |s| assert_eq!(s.get::<u64>("n").unwrap(), None)).await;
     exchange(&layer, renewed.body(), |s| assert_eq!(s.get::<u64>("n").unwrap(), Some(1))).await;
 }
+
+enum Api {}
+
+#[tokio::test]
+async fn a_cookie_and_a_header_layer_live_on_one_request() {
+    let engine = engine();
+    let browser = SessionLayer::new(engine.clone());
+    let api = SessionLayer::new(engine).header(HeaderTransport::default()).marker::<Api>();
+    let handler = async |request: Req| {
+        let browser: Session = Session::from_request(&request).await.unwrap();
+        let api: Session<Api> = Session::from_request(&request).await.unwrap();
+        let seen = (browser.get::<u8>("k").unwrap(), api.get::<u8>("k").unwrap());
+        browser.put("k", &1u8).unwrap();
+        api.put("k", &2u8).unwrap();
+        Ok::<_, Infallible>(Response::new(format!("{seen:?}")))
+    };
+    let service = browser.layer(api.layer(service_fn(handler)));
+    let first = service.clone().oneshot(request(&[])).await.unwrap();
+    assert_eq!(first.headers()[CACHE_CONTROL], "no-store", "the stronger of the two, once");
+    assert_eq!(first.headers()[VARY], "x-session-token, authorization, Cookie");
+    let cookie = first.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap();
+    let second = service.oneshot(request(&[("cookie", cookie), (NAME, token_of(&first))])).await.unwrap();
+    assert_eq!(second.body(), "(Some(1), Some(2))");
+    assert!(!second.headers().contains_key(NAME) && !second.headers().contains_key(SET_COOKIE));
+}
+
+#[tokio::test]
+async fn the_same_engine_behind_another_transport_is_another_layer() {
+    let engine = engine();
+    let outer = SessionLayer::new(engine.clone());
+    let inner = SessionLayer::new(engine).header(HeaderTransport::default());
+    let inside = inner.layer(service_fn(count));
+    let between = service_fn(move |request: Req| {
+        let inside = inside.clone();
+        async move {
+            session(&request).await.put("n", &10u64).unwrap();
+            inside.oneshot(request).await
+        }
+    });
+    let response = outer.layer(between).oneshot(request(&[])).await.unwrap();
+    assert_eq!(response.body(), "1", "the inner layer's own session");
+    assert!(response.headers().contains_key(NAME) && response.headers().contains_key(SET_COOKIE));
+}

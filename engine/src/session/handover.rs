@@ -57,6 +57,8 @@ impl Session {
         let Some(entry) = slot.entry.clone() else { return Ok(None) };
         let Read::Live(record) = entry.read(now) else { return Err(revoked()) };
         let (token, deadline) = match slot.renew {
+            // Nothing was written yet: a transaction that is under way may still leave it empty.
+            _ if entry.phase() == Phase::Unpublished && !slot.modified => return Ok(None),
             _ if entry.phase() == Phase::Unpublished => (slot.token.clone(), record.deadline()),
             None => return Ok(None),
             Some(lifetime) => {

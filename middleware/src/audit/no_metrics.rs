@@ -4,7 +4,7 @@
 pub(crate) fn count(_: &'static str, _: Option<&'static str>) {}
 
 #[derive(Debug, Default)]
-pub(crate) struct Wait;
+pub(crate) struct Wait(());
 
 impl Wait {
     #[expect(clippy::unused_self, reason = "the other one needs it")]
