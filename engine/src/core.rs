@@ -87,7 +87,7 @@ impl Core {
         self.store.as_ref().map(|_| &self.queue)
     }
 
-    fn notify(&self, event: impl FnOnce() -> Event) {
+    pub(crate) fn notify(&self, event: impl FnOnce() -> Event) {
         notify(self.observer.as_deref(), event);
     }
 
@@ -145,7 +145,7 @@ impl Core {
         });
     }
 
-    /// Reads `id` from the store into the cache.
+    /// Reads `id` from the store into the cache. A damaged row is quarantined, and an [`ErrorKind::Corrupt`].
     pub(crate) async fn load(&self, id: &SessionId) -> Result<Option<EntryRef>> {
         let Some(store) = &self.store else { return Ok(None) };
         self.counters.misses.add(1);
@@ -158,16 +158,14 @@ impl Core {
                 Ok(Some(row)) => row,
                 Ok(None) => return Ok(None),
                 Err(error) if error.kind() == StoreErrorKind::Corrupt => {
-                    self.quarantine(id, &error.to_string());
-                    return Ok(None);
+                    return Err(self.quarantine(id, &error.to_string()));
                 }
                 Err(error) => return Err(error.into()),
             };
             let record = match Record::open(id, &row.bytes) {
                 Ok(record) => record,
                 Err(error) => {
-                    self.quarantine(id, &error.to_string());
-                    return Ok(None);
+                    return Err(self.quarantine(id, &error.to_string()));
                 }
             };
             let now = self.clock.now_ms();
@@ -197,12 +195,13 @@ impl Core {
         .into())
     }
 
-    fn quarantine(&self, id: &SessionId, reason: &str) {
+    fn quarantine(&self, id: &SessionId, reason: &str) -> Error {
         if self.queue.push_quarantine(*id) {
             self.counters.quarantined.add(1);
             tracing::error!(target: "sessile", reason, "a stored session failed its check and was quarantined");
             self.notify(|| Event::Quarantined { id: *id, reason: reason.to_owned() });
         }
+        crate::session::damaged()
     }
 
     // ---- room ----
@@ -229,16 +228,26 @@ impl Core {
             return Ok(());
         }
         if self.store.is_none() {
-            return Err(Error::new(
+            let error = Error::new(
                 ErrorKind::OutOfMemoryBudget,
                 format!("the memory limit of {} bytes is used up", self.config.memory_limit),
-            ));
+            );
+            self.note_limit(&error, None);
+            return Err(error);
         }
         if self.queue.dirty() > 0 {
             self.queue.flush().await?;
         }
         self.evict();
         Ok(())
+    }
+
+    /// Tells the observer of a refusal, if `error` is about a limit.
+    pub(crate) fn note_limit(&self, error: &Error, id: Option<&SessionId>) {
+        let kind = error.kind();
+        if matches!(kind, ErrorKind::Limit | ErrorKind::OutOfMemoryBudget) {
+            self.notify(|| Event::LimitHit { id: id.copied(), kind });
+        }
     }
 
     // ---- the life of a session ----
@@ -275,8 +284,9 @@ impl Core {
 
     /// Ends a session whose time has come.
     pub(crate) fn expire(&self, entry: &EntryRef, now: u64) {
-        if let Some(bytes) = entry.expire(self.dirty_queue(), now) {
+        if let Some((bytes, by)) = entry.expire(self.dirty_queue(), now) {
             self.ended(entry, bytes, Phase::Expired);
+            self.notify(|| Event::Expired { id: *entry.id(), by });
         }
     }
 
@@ -292,10 +302,8 @@ impl Core {
                 self.counters.destroyed.add(1);
                 self.notify(|| Event::Destroyed { id });
             }
-            Phase::Expired => {
-                self.counters.expired.add(1);
-                self.notify(|| Event::Expired { id });
-            }
+            // The caller tells the observer why.
+            Phase::Expired => self.counters.expired.add(1),
             _ => {
                 self.counters.revoked.add(1);
                 self.notify(|| Event::Revoked { id });

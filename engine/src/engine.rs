@@ -11,7 +11,7 @@ use crate::clock::{Clock, EngineClock};
 use crate::config::{Builder, Config};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
-use crate::observer::Observer;
+use crate::observer::{Event, Observer};
 use crate::session::Session;
 use crate::stats::{Health, Stats};
 use crate::store::{BoxFuture, DynStore};
@@ -95,6 +95,9 @@ impl Engine {
     /// The session of `token`, or an empty one if the token is absent, unknown or expired. An empty session
     /// costs nothing until it is written to; then it gets a token of its own, never the presented one
     /// (promises P5, P6).
+    ///
+    /// A row that fails its checks is quarantined and gives an empty session too; see
+    /// [`Session::check_intact`].
     ///
     /// Ready when first polled if the session is cached; otherwise it is read from the store.
     ///
@@ -266,13 +269,19 @@ impl Drop for Handle {
 fn begin(core: Arc<Core>, found: Option<EntryRef>, token: &Token) -> Session {
     match found {
         Some(entry) => Session::begin(core, Some(entry), Some(token.clone())),
-        None => Session::begin(core, None, None),
+        None => {
+            core.notify(|| Event::Unknown { id: token.id() });
+            Session::begin(core, None, None)
+        }
     }
 }
 
 async fn load(core: Arc<Core>, id: SessionId, token: Token) -> Result<Session> {
-    let found = core.load(&id).await?;
-    Ok(begin(core, found, &token))
+    match core.load(&id).await {
+        Ok(found) => Ok(begin(core, found, &token)),
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Session::begin_damaged(core)),
+        Err(error) => Err(error),
+    }
 }
 
 /// The future of [`Engine::session`].

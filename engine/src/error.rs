@@ -42,6 +42,12 @@ pub enum ErrorKind {
     Random,
     /// The configuration contradicts itself.
     Config,
+    /// The session could not be loaded, and the request goes on with a [stand-in](crate::Engine::stand_in) for
+    /// it, which accepts nothing.
+    NotLoaded,
+    /// The token that [`Session::issue`](crate::Session::issue) gave out did not come into service, because
+    /// another request renewed or ended the session first. The response that carries it must not leave.
+    Undeliverable,
 }
 
 /// An error of the engine.
@@ -108,11 +114,36 @@ impl Error {
         self.kind() == ErrorKind::Revoked
     }
 
+    /// The status that an HTTP response about this error should have.
+    ///
+    /// | status | kinds | what the client should do |
+    /// |---|---|---|
+    /// | 401 | [`Revoked`](ErrorKind::Revoked) | sign in again |
+    /// | 503 | [`Store`](ErrorKind::Store), [`ReadOnly`](ErrorKind::ReadOnly), [`Closed`](ErrorKind::Closed), [`NotLoaded`](ErrorKind::NotLoaded), [`Undeliverable`](ErrorKind::Undeliverable), [`OutOfMemoryBudget`](ErrorKind::OutOfMemoryBudget) | try again later |
+    /// | 500 | everything else: the application's mistake, or damage | nothing |
+    ///
+    /// An ended session is a 401 and not a 410: caches may keep a 410, and the page itself is still there.
+    #[must_use]
+    pub fn http_status(&self) -> u16 {
+        match self.kind() {
+            ErrorKind::Revoked => 401,
+            ErrorKind::Store | ErrorKind::ReadOnly | ErrorKind::Closed => 503,
+            _ if self.is_temporary() => 503,
+            _ => 500,
+        }
+    }
+
+    /// What an HTTP response about this error should say: nothing about the cause.
+    #[must_use]
+    pub fn http_text(&self) -> &'static str {
+        if self.is_revoked() { "the session has ended" } else { "the session could not be used" }
+    }
+
     /// Whether trying again later may succeed without anything being mended.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self.kind() {
-            ErrorKind::OutOfMemoryBudget => true,
+            ErrorKind::OutOfMemoryBudget | ErrorKind::NotLoaded | ErrorKind::Undeliverable => true,
             ErrorKind::Store => self.store_error().is_some_and(|e| e.kind().is_temporary()),
             _ => false,
         }

@@ -15,6 +15,7 @@
 //! |---|---|---|---|
 //! | `redb` | yes | `RedbStore` and `Builder::open_redb` | the redb crate |
 //! | `conformance` | no | the public test suite for stores, and a store that fails on demand; not covered by semver | none at run time |
+//! | `axum` | no | `Error` as an axum response | axum-core |
 //! | `shuttle` | no | replaces locks and atomics for schedule tests; never enable it in an application | everything |
 
 mod cache;
@@ -25,6 +26,8 @@ mod engine;
 mod error;
 mod observer;
 pub mod record;
+#[cfg(feature = "axum")]
+mod response;
 mod session;
 #[cfg(all(test, feature = "shuttle"))]
 mod shuttle_data_tests;
@@ -42,7 +45,7 @@ pub use crate::clock::Moment;
 pub use crate::config::{Builder, Durability};
 pub use crate::engine::{Begin, Engine};
 pub use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
-pub use crate::observer::{Event, Observer};
+pub use crate::observer::{Event, ExpiredBy, Observer};
 pub use crate::session::{
     Commit, Delivery, Flash, Issue, Level, Namespace, ParseLevelError, Session, SessionKey, Snapshot, Status,
     Transaction, View,

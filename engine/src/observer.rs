@@ -3,7 +3,18 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::error::ErrorKind;
 use crate::token::SessionId;
+
+/// Which of a session's two ends an [`Event::Expired`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ExpiredBy {
+    /// Its absolute deadline.
+    Deadline,
+    /// Its idle timeout.
+    Idle,
+}
 
 /// Something that happened to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +47,20 @@ pub enum Event {
     Expired {
         /// Its id.
         id: SessionId,
+        /// Which of its two ends came.
+        by: ExpiredBy,
+    },
+    /// A token was presented that opens no session: never issued, or its session has ended since.
+    Unknown {
+        /// The id that the token would have.
+        id: SessionId,
+    },
+    /// A write was refused because it would exceed a limit of the record or the memory budget.
+    LimitHit {
+        /// The session's id, where the refusal knows it.
+        id: Option<SessionId>,
+        /// [`ErrorKind::Limit`] or [`ErrorKind::OutOfMemoryBudget`].
+        kind: ErrorKind,
     },
     /// A clean session left the cache; it will be read back when it is asked for.
     Evicted {

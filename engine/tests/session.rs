@@ -622,6 +622,7 @@ fn events_are_told_and_a_panicking_observer_stops_nothing() {
             Event::Created { id: from },
             Event::Renewed { from, to },
             Event::Destroyed { id: to },
+            Event::Unknown { id: to },
             Event::Created { id: third.id() },
             Event::Revoked { id: third.id() },
         ]

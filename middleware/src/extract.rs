@@ -10,15 +10,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::vec;
 
+use http::Request;
 use http::request::Parts;
-use http::{Extensions, HeaderMap, Request};
 use pin_project_lite::pin_project;
 use sessile_engine::{Begin, Commit, Session as Live, Token};
 
-use crate::cookie::read::Candidates;
+use crate::audit::meter::Wait;
 use crate::layer::Main;
 use crate::rejection::SessionRejection;
 use crate::scope::{Found, Remote, Settled, Source};
+use crate::transport::{Candidates, RequestHead};
 
 /// The session of the request being served.
 ///
@@ -78,7 +79,7 @@ impl<M: 'static> Session<M> {
     /// # Cancel safety
     /// Dropping the future loses nothing; the session can be asked for again.
     pub fn from_request<B>(request: &Request<B>) -> Load<M> {
-        Load::start(request.headers(), request.extensions())
+        Load::start(request.into())
     }
 
     /// The same for the head of a request.
@@ -86,7 +87,24 @@ impl<M: 'static> Session<M> {
     /// # Errors
     /// As for [`from_request`](Self::from_request).
     pub fn from_parts(parts: &Parts) -> Load<M> {
-        Load::start(&parts.headers, &parts.extensions)
+        Load::start(parts.into())
+    }
+
+    /// Begins the request's session with a token that the application found itself, say in the request's body:
+    /// the session of `token`, or an empty one. The layer's transport is not asked. From here on this is the
+    /// request's session for every extractor; a layer whose tokens travel in bodies has the transport
+    /// [`InBody`](crate::InBody).
+    ///
+    /// Only on the handler's own task, and before anything else asks for the session.
+    ///
+    /// # Errors
+    /// [`SessionRejection::AlreadyLoaded`] if the request has a session already and it is not the one of
+    /// `token`; otherwise as for [`from_request`](Self::from_request).
+    ///
+    /// # Cancel safety
+    /// As for [`from_request`](Self::from_request).
+    pub fn from_token(token: Option<&Token>) -> Load<M> {
+        Load::with_token(token)
     }
 }
 
@@ -149,6 +167,8 @@ pub struct Load<M = Main> {
 enum Step {
     Found(Live),
     Missing,
+    /// The request has another session already.
+    Taken,
     /// Only the store can tell, or there is more than one answer.
     Slow(Pin<Box<Slow>>),
     Done,
@@ -161,13 +181,14 @@ pin_project! {
         // The other tokens the client sent: none, unless somebody planted cookies.
         rest: vec::IntoIter<Token>,
         #[pin]
-        wait: Wait,
+        wait: Waiting,
+        meter: Wait,
     }
 }
 
 pin_project! {
-    #[project = WaitProj]
-    enum Wait {
+    #[project = WaitingProj]
+    enum Waiting {
         Loading { #[pin] begin: Begin },
         // Loaded after the response head: the session must know that nothing can be issued any more.
         Closing { #[pin] commit: Commit, live: Option<Live> },
@@ -175,37 +196,46 @@ pin_project! {
 }
 
 impl<M: 'static> Load<M> {
-    fn start(headers: &HeaderMap, extensions: &Extensions) -> Self {
-        let found = Source::for_request(TypeId::of::<M>(), headers)
-            .or_else(|| extensions.get::<SessionHandle<M>>().map(|handle| Source::behind(&handle.remote)));
+    fn start(request: RequestHead<'_>) -> Self {
+        let found = Source::for_request(TypeId::of::<M>(), request).or_else(|| {
+            request.extensions().get::<SessionHandle<M>>().map(|handle| Source::behind(&handle.remote))
+        });
         let step = match found {
             Some(Found::Session(live)) => Step::Found(live),
-            Some(Found::Source(source)) => Step::begin(source, headers),
+            Some(Found::Source(source)) => {
+                let candidates = source.shared().carrier.find(request, &source.shared().cookie);
+                Step::begin(source, candidates)
+            }
             None => Step::Missing,
         };
+        Self::new(step)
+    }
+
+    fn with_token(token: Option<&Token>) -> Self {
+        Self::new(match Source::in_scope(TypeId::of::<M>()) {
+            Some(Found::Session(live)) if token.is_some() && live.id() == token.map(Token::id) => {
+                Step::Found(live)
+            }
+            Some(Found::Session(_)) => Step::Taken,
+            Some(Found::Source(source)) => Step::begin(source, Candidates::of(token)),
+            None => Step::Missing,
+        })
+    }
+
+    fn new(step: Step) -> Self {
         Self { step, marker: PhantomData }
     }
 }
 
 impl Step {
-    fn begin(source: Source, headers: &HeaderMap) -> Self {
-        let shared = source.shared();
-        let found = Candidates::find(headers, shared.cookie.name());
-        if let Some(live) = source.consult(found.fingerprint()) {
+    fn begin(source: Source, candidates: Candidates) -> Self {
+        if let Some(live) = source.consult(candidates.fingerprint) {
             return Self::Found(live);
         }
-        if found.over_budget {
-            tracing::debug!(target: "sessile::cookie", "cookies beyond the budget; the request has no session");
-        }
-        let mut tokens = found.as_slice().iter().filter_map(|value| Token::parse(value));
-        let first = tokens.next();
-        let rest: Vec<Token> = tokens.collect();
-        if !rest.is_empty() {
-            let also = rest.len();
-            tracing::debug!(target: "sessile::cookie", also, "several session cookies; the first live one counts");
-        }
-        let begin = shared.engine.session(first.as_ref());
-        Self::Slow(Box::pin(Slow { source, rest: rest.into_iter(), wait: Wait::Loading { begin } }))
+        candidates.report();
+        let begin = source.shared().engine.session(candidates.first.as_ref());
+        let wait = Waiting::Loading { begin };
+        Self::Slow(Box::pin(Slow { source, rest: candidates.rest, wait, meter: Wait::default() }))
     }
 }
 
@@ -217,11 +247,17 @@ impl Future for Slow {
         let mut this = self.project();
         loop {
             match this.wait.as_mut().project() {
-                WaitProj::Loading { mut begin } => {
-                    let loaded = ready!(begin.as_mut().poll(cx)).map_err(SessionRejection::load_failed)?;
+                WaitingProj::Loading { mut begin } => {
+                    let Poll::Ready(loaded) = begin.as_mut().poll(cx) else {
+                        this.meter.begin();
+                        return Poll::Pending;
+                    };
+                    this.meter.end("sessile_load_wait_seconds");
+                    let loaded = this.source.shared().admit(loaded).map_err(SessionRejection::load_failed)?;
                     // In this order: asking the session costs a look at the clock.
                     if !this.rest.as_slice().is_empty()
                         && loaded.id().is_none()
+                        && !loaded.is_stand_in()
                         && let Some(token) = this.rest.next()
                     {
                         begin.set(this.source.shared().engine.session(Some(&token)));
@@ -235,12 +271,12 @@ impl Future for Slow {
                         Settled::Kept(live) => return Poll::Ready(Ok(Some(live))),
                         Settled::Late(live) => {
                             let commit = live.commit();
-                            this.wait.set(Wait::Closing { commit, live: Some(live) });
+                            this.wait.set(Waiting::Closing { commit, live: Some(live) });
                         }
                         Settled::Lost => return Poll::Ready(Ok(None)),
                     }
                 }
-                WaitProj::Closing { commit, live } => {
+                WaitingProj::Closing { commit, live } => {
                     // What it would deliver cannot be delivered, and it has nothing to fail with: the session
                     // was loaded a moment ago.
                     let _ = ready!(commit.poll(cx));
@@ -258,6 +294,7 @@ impl<M> Future for Load<M> {
         let loaded = match std::mem::replace(&mut self.step, Step::Done) {
             Step::Found(live) => Ok(live),
             Step::Missing => Err(SessionRejection::missing_layer::<M>()),
+            Step::Taken => Err(SessionRejection::already_loaded()),
             Step::Slow(mut slow) => match slow.as_mut().poll(cx) {
                 Poll::Ready(loaded) => loaded?.ok_or_else(SessionRejection::missing_layer::<M>),
                 Poll::Pending => {

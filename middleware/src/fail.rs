@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
-use sessile_engine::{Error, ErrorKind};
+use sessile_engine::Error;
+
+use crate::cookie::policy::ConfigError;
 
 #[cfg(test)]
 mod tests;
@@ -15,10 +17,10 @@ pub(crate) type OnError = Arc<dyn Fn(&Error) -> Response<String> + Send + Sync>;
 
 /// 503 if the store is the reason or trying again may help, else 500.
 pub(crate) fn status_of(error: &Error) -> StatusCode {
-    match error.kind() {
-        ErrorKind::Store | ErrorKind::ReadOnly | ErrorKind::Closed => StatusCode::SERVICE_UNAVAILABLE,
-        _ if error.is_temporary() => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    if error.http_status() == 503 {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::INTERNAL_SERVER_ERROR
     }
 }
 
@@ -46,6 +48,19 @@ pub(crate) fn replacement<B: Default + 'static>(on_error: &OnError, error: &Erro
         head.headers.remove(CONTENT_LENGTH);
     }
     Response::from_parts(head, body)
+}
+
+/// The response to a request for which the cookie hook broke a rule.
+pub(crate) fn misconfigured<B: Default + 'static>(error: &ConfigError) -> Response<B> {
+    tracing::error!(target: "sessile::commit", %error, "the cookie hook broke a rule; the session was not committed");
+    let mut body = B::default();
+    fill(&mut body, "the session cookie is misconfigured\n".to_owned());
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Writes `text` into `body` if its type is known.

@@ -9,10 +9,9 @@ use http::Response;
 use pin_project_lite::pin_project;
 use sessile_engine::{Commit, Delivery, Error};
 
-use crate::cookie::write::{self, Validity};
+use crate::audit::meter::Wait;
 use crate::fail;
-use crate::headers;
-use crate::layer::Shared;
+use crate::layer::{RequestCookie, Shared};
 use crate::scope::{self, Frame};
 
 pin_project! {
@@ -26,6 +25,8 @@ pin_project! {
         #[pin]
         state: State<F, B>,
         frame: Option<Frame>,
+        cookie: Option<Box<RequestCookie>>,
+        wait: Wait,
     }
 }
 
@@ -39,8 +40,8 @@ pin_project! {
 }
 
 impl<F, B> ResponseFuture<F, B> {
-    pub(crate) fn new(inner: F, frame: Option<Frame>) -> Self {
-        Self { state: State::Running { inner }, frame }
+    pub(crate) fn new(inner: F, frame: Option<Frame>, cookie: Option<Box<RequestCookie>>) -> Self {
+        Self { state: State::Running { inner }, frame, cookie, wait: Wait::default() }
     }
 }
 
@@ -63,13 +64,19 @@ where
                         return Poll::Ready(result);
                     };
                     let finished = this.frame.as_mut().map(Frame::finish);
-                    if finished.as_ref().is_some_and(|f| f.consulted) {
-                        headers::vary_on_cookie(response.headers_mut());
+                    if finished.as_ref().is_some_and(|f| f.consulted)
+                        && let Some(frame) = this.frame.as_ref()
+                    {
+                        frame.shared.carrier.vary(response.headers_mut());
                     }
                     let Some(session) = finished.and_then(|f| f.session) else {
                         this.state.set(State::Done);
                         return Poll::Ready(Ok(response));
                     };
+                    if let Some(Err(error)) = this.cookie.as_deref() {
+                        this.state.set(State::Done);
+                        return Poll::Ready(Ok(fail::misconfigured(error)));
+                    }
                     let mut commit = session.commit();
                     // Ready at once, unless something has to be waited for.
                     match Pin::new(&mut commit).poll(cx) {
@@ -77,24 +84,36 @@ where
                             this.state.set(State::Done);
                             let frame = this.frame.take();
                             return Poll::Ready(Ok(match &frame {
-                                Some(frame) => deliver(&frame.shared, committed, response),
+                                Some(frame) => {
+                                    deliver(&frame.shared, this.cookie.as_deref(), committed, response)
+                                }
                                 None => response,
                             }));
                         }
                         Poll::Pending => {
+                            this.wait.begin();
                             this.state.set(State::Committing { commit, response: Some(response) });
                             return Poll::Pending;
                         }
                     }
                 }
                 StateProj::Committing { commit, response } => {
-                    let committed = ready!(commit.poll(cx));
+                    let Poll::Ready(committed) = commit.poll(cx) else {
+                        this.wait.begin();
+                        return Poll::Pending;
+                    };
+                    this.wait.end("sessile_commit_wait_seconds");
                     let response = response.take();
                     this.state.set(State::Done);
                     let (Some(response), Some(frame)) = (response, this.frame.take()) else {
                         unreachable!("a commit starts with a response and a frame and ends once")
                     };
-                    return Poll::Ready(Ok(deliver(&frame.shared, committed, response)));
+                    return Poll::Ready(Ok(deliver(
+                        &frame.shared,
+                        this.cookie.as_deref(),
+                        committed,
+                        response,
+                    )));
                 }
                 StateProj::Done => panic!("`ResponseFuture` polled after completion"),
             }
@@ -105,30 +124,21 @@ where
 /// Tells the client what the commit came to.
 fn deliver<B: Default + 'static>(
     shared: &Shared,
+    cookie: Option<&RequestCookie>,
     committed: Result<Delivery, Error>,
-    mut response: Response<B>,
+    response: Response<B>,
 ) -> Response<B> {
-    let cookie = match committed {
-        Ok(Delivery::Issue(issue)) => {
-            let persistent = issue.persistent && shared.cookie.is_persistent();
-            let validity =
-                persistent.then_some(Validity { max_age: issue.max_age, expires_at: Some(issue.expires_at) });
-            write::issue(&shared.cookie, issue.token.encode().as_bytes(), validity)
-        }
-        Ok(Delivery::Remove) => write::removal(&shared.cookie),
-        Ok(_) => return response,
+    let cookie = cookie.and_then(|cookie| cookie.as_ref().ok()).unwrap_or(&shared.cookie);
+    match committed {
+        Ok(delivery) => shared.carrier.deliver(&delivery, cookie, shared.cache_control, response),
         // Another request logged this session out: nothing is left to deliver, and nothing went wrong.
-        Err(error) if error.is_revoked() => return response,
+        Err(error) if error.is_revoked() => response,
         Err(error) => {
             let mut response = fail::replacement(&shared.on_error, &error);
-            headers::vary_on_cookie(response.headers_mut());
-            return response;
+            shared.carrier.vary(response.headers_mut());
+            response
         }
-    };
-    let head = response.headers_mut();
-    headers::set_cookie(head, shared.cookie.name(), cookie);
-    headers::cache_control(head, shared.cache_control);
-    response
+    }
 }
 
 impl<F, B> fmt::Debug for ResponseFuture<F, B> {

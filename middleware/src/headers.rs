@@ -37,6 +37,23 @@ pub(crate) fn vary_on_cookie(headers: &mut HeaderMap) {
     append_member(headers, VARY, "Cookie", HeaderValue::from_static("Cookie"));
 }
 
+/// Adds `name` to `Vary`, unless it is there or `*` is.
+pub(crate) fn vary_on(headers: &mut HeaderMap, name: &HeaderName) {
+    let covers = |member: &[u8]| member == b"*" || member.eq_ignore_ascii_case(name.as_str().as_bytes());
+    if headers.get_all(VARY).iter().any(|line| members(line).any(covers)) {
+        return;
+    }
+    append_member(headers, VARY, name.as_str(), HeaderValue::from(name.clone()));
+}
+
+/// Adds `no-store` to `Cache-Control`, whatever else it says.
+pub(crate) fn no_store(headers: &mut HeaderMap) {
+    let covers = |member: &[u8]| member.eq_ignore_ascii_case(b"no-store");
+    if !headers.get_all(CACHE_CONTROL).iter().any(|line| members(line).any(covers)) {
+        append_member(headers, CACHE_CONTROL, "no-store", HeaderValue::from_static("no-store"));
+    }
+}
+
 /// Applies `policy` to `Cache-Control`.
 pub(crate) fn cache_control(headers: &mut HeaderMap, policy: CacheControl) {
     let addition = match policy {

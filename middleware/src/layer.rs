@@ -9,10 +9,17 @@ use http::Response;
 use sessile_engine::{Engine, Error};
 use tower_layer::Layer;
 
-use crate::cookie::policy::CookiePolicy;
+use crate::cookie::attributes::CookieAttributes;
+use crate::cookie::policy::{ConfigError, CookiePolicy};
 use crate::fail::{self, OnError};
 use crate::headers::CacheControl;
+use crate::outage::{Corrupt, StoreDown};
 use crate::service::SessionService;
+use crate::transport::header::HeaderTransport;
+use crate::transport::{Carrier, RequestHead, Transport};
+
+/// The cookie of one request: what its hook made of the layer's.
+pub(crate) type RequestCookie = Result<CookiePolicy, ConfigError>;
 
 /// The marker of a layer that was given no other one.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +46,12 @@ pub enum Main {}
 /// Trace → CatchPanic → Timeout → Compression → SessionLayer → routes
 /// ```
 ///
+/// With `ServiceBuilder`, whose first layer is the outermost:
+/// ```text
+/// ServiceBuilder::new().layer(trace).layer(catch_panic).layer(timeout).layer(compression).layer(session)
+/// ```
+/// With axum's `Router::layer`, whose last one is, the other way round.
+///
 /// A request that is dropped (a timeout outside, a client that went away) or whose handler panics commits
 /// no renewal and publishes no new session; operations on a session that existed before happened when they
 /// were called. A layer between this one and the handler that moves the request to another task
@@ -59,21 +72,36 @@ pub struct SessionLayer<M = Main> {
     marker: PhantomData<fn() -> M>,
 }
 
+/// Changes the cookie's attributes for one request.
+pub(crate) type CookieHook = Arc<dyn Fn(RequestHead<'_>, &mut CookieAttributes) + Send + Sync>;
+
 /// One configuration, shared by all services and requests of a layer.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) marker: TypeId,
     pub(crate) engine: Engine,
     pub(crate) cookie: CookiePolicy,
+    pub(crate) carrier: Carrier,
+    pub(crate) cookie_for_request: Option<CookieHook>,
     pub(crate) cache_control: CacheControl,
     pub(crate) on_error: OnError,
+    pub(crate) on_store_down: StoreDown,
+    pub(crate) on_corrupt: Corrupt,
     pub(crate) request_extension: bool,
 }
 
 impl Shared {
-    /// Whether both hand out the same sessions in the same cookie.
+    /// Whether both hand out the same sessions in the same place.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.engine.is_same(&other.engine) && self.cookie.name() == other.cookie.name()
+        self.engine.is_same(&other.engine)
+            && self.cookie.name() == other.cookie.name()
+            && self.carrier.is_same(&other.carrier)
+    }
+
+    /// The cookie policy for `request` alone, if the layer has a hook for it. `Err` if the hook broke a rule.
+    pub(crate) fn cookie_for(&self, request: RequestHead<'_>) -> Option<Box<RequestCookie>> {
+        let hook = self.cookie_for_request.as_ref()?;
+        Some(Box::new(self.cookie.changed(|attributes| hook(request, attributes))))
     }
 }
 
@@ -85,8 +113,12 @@ impl SessionLayer {
             marker: TypeId::of::<Main>(),
             engine,
             cookie: CookiePolicy::default(),
+            carrier: Carrier::Cookie,
+            cookie_for_request: None,
             cache_control: CacheControl::default(),
             on_error: fail::default_policy(),
+            on_store_down: StoreDown::default(),
+            on_corrupt: Corrupt::default(),
             request_extension: false,
         };
         Self { shared: Arc::new(shared), marker: PhantomData }
@@ -116,10 +148,60 @@ impl<M> SessionLayer<M> {
         SessionLayer { shared, marker: PhantomData }
     }
 
-    /// Which cookie carries the token.
+    /// Carries the token in a cookie, this one. The default, with the default [`CookiePolicy`].
     #[must_use]
     pub fn cookie(self, policy: CookiePolicy) -> Self {
-        self.with(|shared| shared.cookie = policy)
+        self.with(|shared| {
+            shared.cookie = policy;
+            shared.carrier = Carrier::Cookie;
+        })
+    }
+
+    /// Carries the token in headers.
+    #[must_use]
+    pub fn header(self, header: HeaderTransport) -> Self {
+        self.with(|shared| shared.carrier = Carrier::Header(header))
+    }
+
+    /// Carries the token in a way of the application's own.
+    #[must_use]
+    pub fn transport(self, transport: impl Transport) -> Self {
+        self.with(|shared| shared.carrier = Carrier::Custom(Arc::new(transport)))
+    }
+
+    /// Changes the cookie's attributes request by request: `Domain` per tenant, `SameSite=None` for a page that
+    /// others embed, no `Secure` on a developer's host.
+    ///
+    /// The hook runs when a request reaches the layer, whether or not it will need a cookie. If what it leaves
+    /// breaks a rule of [`CookiePolicyBuilder::build`](crate::CookiePolicyBuilder::build), the reason is traced
+    /// and a request that uses its session is answered with 500; its new session is not published and its
+    /// renewal does not happen.
+    ///
+    /// A browser knows a cookie by name, domain and path. Give the same client the same `Domain` and `Path`
+    /// every time, or it ends up with several cookies, of which a logout removes one.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile::{Engine, SameSite, SessionLayer};
+    ///
+    /// # let engine = Engine::builder().in_memory()?;
+    /// let layer = SessionLayer::new(engine).cookie_for_request(|request, cookie| {
+    ///     match request.host() {
+    ///         Some("localhost") => cookie.insecure_http(),
+    ///         _ if request.uri().path().starts_with("/widget") => {
+    ///             cookie.same_site(SameSite::None).partitioned(true)
+    ///         }
+    ///         _ => cookie,
+    ///     };
+    /// });
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    #[must_use]
+    pub fn cookie_for_request(
+        self,
+        change: impl Fn(RequestHead<'_>, &mut CookieAttributes) + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|shared| shared.cookie_for_request = Some(Arc::new(change)))
     }
 
     /// What responses that set or remove the cookie tell caches.
@@ -136,6 +218,18 @@ impl<M> SessionLayer<M> {
     #[must_use]
     pub fn on_error(self, respond: impl Fn(&Error) -> Response<String> + Send + Sync + 'static) -> Self {
         self.with(|shared| shared.on_error = Arc::new(respond))
+    }
+
+    /// What a request gets whose session the store cannot load. [`StoreDown::Fail`] by default.
+    #[must_use]
+    pub fn on_store_down(self, policy: StoreDown) -> Self {
+        self.with(|shared| shared.on_store_down = policy)
+    }
+
+    /// What a request gets whose stored session is damaged. [`Corrupt::Fresh`] by default.
+    #[must_use]
+    pub fn on_corrupt(self, policy: Corrupt) -> Self {
+        self.with(|shared| shared.on_corrupt = policy)
     }
 
     /// Also puts a handle into the extensions of each request, for services that move the request to another
@@ -174,7 +268,10 @@ impl<M> fmt::Debug for SessionLayer<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionLayer")
             .field("marker", &std::any::type_name::<M>())
+            .field("transport", &self.shared.carrier.describe())
             .field("cookie", &self.shared.cookie)
+            .field("on_store_down", &self.shared.on_store_down)
+            .field("on_corrupt", &self.shared.on_corrupt)
             .field("cache_control", &self.shared.cache_control)
             .field("request_extension", &self.shared.request_extension)
             .finish_non_exhaustive()

@@ -33,10 +33,28 @@
 //! Responses of handlers that took a session get `Vary: Cookie`; those with our cookie also a
 //! [`CacheControl`] directive. A handler's own values are kept.
 //!
+//! # How the token travels
+//! In a cookie by default ([`CookiePolicy`]); in headers with [`SessionLayer::header`]; in any other way with a
+//! [`Transport`] of the application. Tokens in request and response bodies need the application's help, since
+//! the layer reads no body: see [`InBody`].
+//!
+//! # When something fails
+//! | what | default | instead |
+//! |---|---|---|
+//! | no layer around the handler | 500, traced | |
+//! | the store cannot load the session | 503 | [`StoreDown::ServeEmpty`]: an empty session that refuses writes |
+//! | the stored session is damaged | a fresh session; the row is quarantined | [`Corrupt::Fail`]: 500, once |
+//! | the commit at the head fails | the whole response becomes a 503 or 500 | [`SessionLayer::on_error`] |
+//! | the cookie hook breaks a rule | 500, traced, nothing committed | |
+//! | an operation on the session fails | the handler's `Error` as a response: 401 for a session that has ended, 503 where trying again may help, else 500 ([`Error::http_status`]) | |
+//!
+//! [`AuditObserver`] writes what happens to sessions to `tracing` and has the tables of events and metrics.
+//!
 //! # Features
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `axum` | yes | [`Session`] as an axum extractor, [`SessionRejection`] and [`ErrorResponse`] as responses (through axum-core) |
+//! | `axum` | yes | [`Session`] as an axum extractor; [`Error`], [`SessionRejection`] and [`ErrorResponse`] as responses (through axum-core) |
+//! | `metrics` | no | counters and histograms through the `metrics` facade; see [`AuditObserver`] |
 //! | `redb` | yes | the embedded file store: `Engine::builder().open_redb(path)` |
 //!
 //! # Deployment caveats
@@ -50,35 +68,45 @@
 //! - *Streaming bodies.* The commit comes before the body. A session that the client knows already can be
 //!   read and written from the body; one that is still empty at the head cannot be started there, because no
 //!   cookie can follow, and its writes fail with [`ErrorKind::HeadSent`].
+//! - *Interim responses.* A `100 Continue` carries nothing of ours. A WebSocket's `101` is a response head like any
+//!   other and carries the cookie; so do `304` and the answers to `HEAD`.
 //! - *Errors.* A response with an error status commits like any other. An error of the inner *service* (not of
 //!   an axum handler, which makes a response of it) passes through and commits nothing.
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod cookie;
 mod extract;
 mod fail;
 mod future;
 mod headers;
 mod layer;
+mod outage;
 mod rejection;
 mod scope;
 mod service;
+mod transport;
 
+pub use crate::audit::{AuditObserver, SessionTag};
+pub use crate::cookie::attributes::CookieAttributes;
 pub use crate::cookie::policy::{ConfigError, ConfigErrorKind, CookiePolicy, CookiePolicyBuilder, SameSite};
 pub use crate::extract::{Load, Session, SessionHandle};
 pub use crate::future::ResponseFuture;
 pub use crate::headers::CacheControl;
 pub use crate::layer::{Main, SessionLayer};
+pub use crate::outage::{Corrupt, StoreDown};
 pub use crate::rejection::{ErrorResponse, LoadFailed, MissingLayer, SessionRejection};
 pub use crate::service::SessionService;
+pub use crate::transport::header::HeaderTransport;
+pub use crate::transport::{InBody, Presented, RequestHead, Transport};
 
 /// The engine by itself, with everything that is not re-exported here. Its `Session` is what
 /// [`Session`] dereferences to.
 pub use sessile_engine as engine;
 #[doc(inline)]
 pub use sessile_engine::{
-    Builder, Delivery, Durability, Engine, Error, ErrorKind, Event, Flash, Health, Level, Namespace,
-    Observer, ParseLevelError, Result, SessionId, SessionKey, Snapshot, Stats, Status, StoreError,
+    Builder, Delivery, Durability, Engine, Error, ErrorKind, Event, ExpiredBy, Flash, Health, Issue, Level,
+    Namespace, Observer, ParseLevelError, Result, SessionId, SessionKey, Snapshot, Stats, Status, StoreError,
     StoreErrorKind, Token, Transaction, View, value,
 };

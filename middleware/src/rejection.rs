@@ -17,6 +17,9 @@ pub enum SessionRejection {
     MissingLayer(MissingLayer),
     /// The engine could not load the session.
     LoadFailed(LoadFailed),
+    /// [`Session::from_token`](crate::Session::from_token) came after the request's session had been loaded, for
+    /// another token.
+    AlreadyLoaded,
 }
 
 /// No [`SessionLayer`](crate::SessionLayer) of the wanted marker is around the code that asked.
@@ -34,6 +37,11 @@ impl SessionRejection {
         Self::MissingLayer(MissingLayer(marker))
     }
 
+    pub(crate) fn already_loaded() -> Self {
+        tracing::error!(target: "sessile::rejection", "a token came after the request's session had been loaded");
+        Self::AlreadyLoaded
+    }
+
     pub(crate) fn load_failed(error: Error) -> Self {
         tracing::error!(target: "sessile::rejection", %error, "the session could not be loaded");
         Self::LoadFailed(LoadFailed(error))
@@ -43,7 +51,7 @@ impl SessionRejection {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::MissingLayer(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::MissingLayer(_) | Self::AlreadyLoaded => StatusCode::INTERNAL_SERVER_ERROR,
             Self::LoadFailed(LoadFailed(error)) => fail::status_of(error),
         }
     }
@@ -54,6 +62,7 @@ impl SessionRejection {
         match self {
             Self::MissingLayer(_) => MISSING,
             Self::LoadFailed(_) => "the session could not be loaded",
+            Self::AlreadyLoaded => "the request has another session already",
         }
     }
 }
@@ -86,7 +95,7 @@ impl fmt::Display for SessionRejection {
 impl StdError for SessionRejection {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::MissingLayer(_) => None,
+            Self::MissingLayer(_) | Self::AlreadyLoaded => None,
             Self::LoadFailed(LoadFailed(error)) => Some(error),
         }
     }
@@ -109,13 +118,13 @@ impl ErrorResponse {
     /// The status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        if self.0.is_revoked() { StatusCode::UNAUTHORIZED } else { fail::status_of(&self.0) }
+        StatusCode::from_u16(self.0.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// The text of the response.
     #[must_use]
     pub fn body_text(&self) -> &'static str {
-        if self.0.is_revoked() { "the session has ended" } else { "the session could not be used" }
+        self.0.http_text()
     }
 }
 

@@ -19,6 +19,7 @@ use sessile_engine::{Moment, Session as Live, Token};
 
 use crate::cookie::read::Candidates;
 use crate::layer::Shared;
+use crate::transport::{Carrier, RequestHead};
 
 #[cfg(test)]
 mod tests;
@@ -134,23 +135,25 @@ impl Frame {
         }
     }
 
-    /// The common case of a load: this is the only layer of its marker, the client sent one token or none, and
-    /// its session is in memory.
+    /// The common case of a load: this is the only layer of its marker, its tokens are in cookies, the client
+    /// sent one or none, and its session is in memory.
     fn load_now(&mut self, headers: &HeaderMap, alone: bool) -> Option<Live> {
         let Slot::Local(state) = &mut self.slot else { return None };
         if !alone || !matches!(state.phase, Phase::Unasked) {
             return None;
         }
-        let found = Candidates::find(headers, self.shared.cookie.name());
-        if found.over_budget {
+        if !matches!(self.shared.carrier, Carrier::Cookie) {
             return None;
         }
+        let found = Candidates::find(headers, self.shared.cookie.name());
+        // Whatever is odd is reported on the other way.
+        if found.over_budget || found.malformed {
+            return None;
+        }
+        let engine = &self.shared.engine;
         let session = match found.as_slice() {
-            [] => self.shared.engine.session_now(None),
-            [value] => match Token::parse(value) {
-                Some(token) => self.shared.engine.session_now(Some(&token)),
-                None => self.shared.engine.session_now(None),
-            },
+            [] => engine.session_now(None),
+            [value] => engine.session_now(Some(&Token::parse(value)?)),
             _ => None,
         }?;
         state.consulted = true;
@@ -210,19 +213,19 @@ pub(crate) enum Found {
 }
 
 impl Source {
-    /// As [`in_scope`](Self::in_scope), for a request with these headers; its session is loaded at once if that
+    /// As [`in_scope`](Self::in_scope), for the request with this head; its session is loaded at once if that
     /// takes no waiting.
     ///
     /// The stack is borrowed meanwhile: [`session_now`](sessile_engine::Engine::session_now) runs nothing of
     /// the application's.
-    pub(crate) fn for_request(marker: TypeId, headers: &HeaderMap) -> Option<Found> {
+    pub(crate) fn for_request(marker: TypeId, request: RequestHead<'_>) -> Option<Found> {
         top(marker, |frame, below| {
             if let Some(session) = frame.with(|state| state.session().cloned()) {
                 return Found::Session(session);
             }
             let alone = below.iter().all(|outer| outer.shared.marker != marker);
             frame
-                .load_now(headers, alone)
+                .load_now(request.headers(), alone)
                 .map_or_else(|| Found::Source(Self::Scope(marker, Arc::clone(&frame.shared))), Found::Session)
         })
     }

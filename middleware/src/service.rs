@@ -59,6 +59,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
+        let cookie = self.shared.cookie_for((&request).into());
         let frame = if self.shared.request_extension {
             let (frame, remote) = Frame::remote(Arc::clone(&self.shared));
             request.extensions_mut().insert(SessionHandle::<M>::new(remote));
@@ -68,7 +69,7 @@ where
         };
         let mut slot = Some(frame);
         let inner = scope::enter(&mut slot, || self.inner.call(request));
-        ResponseFuture::new(inner, slot)
+        ResponseFuture::new(inner, slot, cookie)
     }
 }
 

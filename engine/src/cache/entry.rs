@@ -17,6 +17,7 @@ use std::num::NonZeroU64;
 use std::ops::Deref;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::observer::ExpiredBy;
 use crate::record::{Meta, Record, Times};
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, RwLock};
 use crate::token::SessionId;
@@ -443,8 +444,15 @@ impl EntryRef {
     }
 
     /// As [`revoke`](Self::revoke) with [`Phase::Expired`], but only if the expiry is due at `now`.
-    pub(crate) fn expire(&self, queue: Option<&Queue>, now: u64) -> Option<usize> {
-        self.end(queue, Phase::Expired, |record| now >= self.expiry(record))
+    pub(crate) fn expire(&self, queue: Option<&Queue>, now: u64) -> Option<(usize, ExpiredBy)> {
+        let mut by = ExpiredBy::Idle;
+        let bytes = self.end(queue, Phase::Expired, |record| {
+            if now >= record.deadline() {
+                by = ExpiredBy::Deadline;
+            }
+            now >= self.expiry(record)
+        })?;
+        Some((bytes, by))
     }
 
     fn end(

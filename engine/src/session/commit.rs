@@ -141,7 +141,10 @@ impl Session {
             match self.carry_out_renewal(&core, lifetime).await {
                 Ok(()) => told = Told::Issue,
                 // Somebody else destroyed or renewed it first: this client has, or gets, its news from there.
-                Err(error) if error.is_revoked() => told = Told::Nothing,
+                Err(error) if error.is_revoked() => {
+                    self.unit().slot.lock().check_not_handed()?;
+                    told = Told::Nothing;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -157,7 +160,8 @@ impl Session {
     }
 
     async fn carry_out_renewal(&self, core: &Arc<Core>, lifetime: crate::writer::Lifetime) -> Result<()> {
-        let token = Token::generate()?;
+        let early = self.unit().slot.lock().next.take();
+        let token = early.map_or_else(Token::generate, |token| Ok(*token))?;
         let Some(old) = self.unit().slot.lock().entry.clone() else { return Ok(()) };
         let renewal = Renewal::new(old, token.id(), lifetime);
         let entry = if core.store.is_some() {
@@ -199,7 +203,7 @@ fn publish(core: &Core, slot: &mut Slot) -> Result<Option<EntryRef>> {
         match core.publish(&entry) {
             Published::InService => return Ok(Some(entry)),
             Published::Over => return Ok(None),
-            Published::Taken => {}
+            Published::Taken => slot.check_not_handed()?,
         }
         // The id is taken. The session under it is somebody else's and stays untouched.
         let Read::Live(record) = entry.read(core.clock.now_ms()) else { break };
@@ -212,6 +216,9 @@ fn publish(core: &Core, slot: &mut Slot) -> Result<Option<EntryRef>> {
 
 fn issue(core: &Core, slot: &Slot) -> Result<Delivery> {
     let now = core.clock.now_ms();
+    if slot.handed {
+        return Ok(Delivery::Nothing);
+    }
     let (Some(entry), Some(token)) = (&slot.entry, &slot.token) else { return Ok(Delivery::Nothing) };
     // Ended in the very moment it was to be delivered: then there is nothing to deliver.
     let Read::Live(record) = entry.read(now) else { return Ok(Delivery::Nothing) };

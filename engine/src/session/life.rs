@@ -128,6 +128,7 @@ impl Session {
         self.core().check_writable()?;
         let now = self.core().clock.now_ms();
         let mut slot = self.unit().slot.lock();
+        slot.check_loaded()?;
         if slot.head_sent {
             return Err(Error::new(
                 ErrorKind::HeadSent,
@@ -148,12 +149,14 @@ impl Session {
     /// this returns. A later write through this handle starts a new session with a new token.
     ///
     /// # Errors
-    /// None today; destroying what is gone already is fine.
+    /// [`ErrorKind::NotLoaded`] on a [stand-in](crate::Engine::stand_in): the session is not destroyed.
+    /// Destroying what is gone already is fine.
     ///
     /// # Durability
     /// The commit at the response head waits until the deletion is durable, at every level.
     pub fn destroy(&self) -> Result<()> {
         let mut slot = self.unit().slot.lock();
+        slot.check_loaded()?;
         let Some(entry) = slot.entry.take() else { return Ok(()) };
         let published = entry.phase() != Phase::Unpublished;
         *slot = Slot {
@@ -165,6 +168,7 @@ impl Session {
             renew: None,
             must_wait: slot.must_wait || published,
             remove: slot.remove || published,
+            ..Slot::default()
         };
         drop(slot);
         if published {

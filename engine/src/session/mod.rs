@@ -7,11 +7,13 @@
 mod commit;
 mod fields;
 mod flash;
+mod handover;
 mod key;
 mod life;
 mod pool;
 mod slot;
 mod snapshot;
+mod stand_in;
 mod transaction;
 mod typed;
 mod view;
@@ -27,6 +29,7 @@ pub use self::flash::{Flash, Level, ParseLevelError};
 pub use self::key::{Namespace, SessionKey, View};
 use self::slot::{Slot, SlotCell};
 pub use self::snapshot::Snapshot;
+pub(crate) use self::stand_in::damaged;
 pub use self::transaction::Transaction;
 use crate::cache::{Edited, Entry, EntryRef, Phase, Read, fresh_meta, revoked};
 use crate::core::Core;
@@ -120,6 +123,7 @@ impl Session {
             return Ok(entry.clone());
         }
         if slot.head_sent {
+            slot.check_loaded()?;
             return Err(Error::new(
                 ErrorKind::HeadSent,
                 "the first write to a session must come before the response head, which carries its token",
@@ -165,6 +169,7 @@ impl Session {
         let mut slot = self.unit().slot.lock();
         let had_entry = slot.entry.is_some();
         if !had_entry && !create {
+            slot.check_loaded()?;
             return Ok(None);
         }
         let entry = self.entry_for_write(&mut slot, now)?;
@@ -192,7 +197,10 @@ impl Session {
                 } else if error.is_revoked() {
                     drop(slot);
                     core.expire(&entry, now);
+                    return Err(error);
                 }
+                drop(slot);
+                core.note_limit(&error, had_entry.then(|| entry.id()));
                 Err(error)
             }
         }
@@ -334,6 +342,7 @@ impl Session {
                     if created {
                         self.discard_empty();
                     }
+                    self.core().note_limit(&error, None);
                     return Err(error);
                 }
             };

@@ -39,6 +39,14 @@ pub(super) struct Slot {
     pub(super) must_wait: bool,
     /// The client holds a cookie that should be removed.
     pub(super) remove: bool,
+    /// The token of the next renewal, drawn early because the application asked for it (`handover`).
+    pub(super) next: Option<Box<Token>>,
+    /// The application delivers the token itself (`handover`).
+    pub(super) handed: bool,
+    /// The handle stands in for a session that could not be loaded (`stand_in`).
+    pub(super) not_loaded: bool,
+    /// The presented token's record was quarantined (`stand_in`).
+    pub(super) damaged: bool,
 }
 
 /// What a commit finds when it closes the request.

@@ -4,12 +4,16 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::attributes::CookieAttributes;
+
 #[cfg(test)]
 mod tests;
 
 const MAX_NAME: usize = 64;
 /// Browsers ignore an attribute that is longer (RFC 6265bis).
 const MAX_ATTRIBUTE: usize = 1024;
+/// The longest name that DNS has.
+const MAX_DOMAIN: usize = 253;
 
 /// When a browser sends the cookie along with requests that another site caused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -45,22 +49,14 @@ pub struct CookiePolicy {
     name: Cow<'static, str>,
     /// Everything that follows the value and does not change: `; Path=/; Secure; …`.
     attributes: String,
-    persistent: bool,
+    /// The same as settings.
+    settings: CookieAttributes,
 }
 
 impl CookiePolicy {
     /// Starts from the defaults.
     pub fn builder() -> CookiePolicyBuilder {
-        CookiePolicyBuilder {
-            name: Cow::Borrowed("session"),
-            path: Cow::Borrowed("/"),
-            domain: None,
-            same_site: SameSite::Lax,
-            secure: true,
-            http_only: true,
-            partitioned: false,
-            persistent: true,
-        }
+        CookiePolicyBuilder { name: Cow::Borrowed("session"), settings: CookieAttributes::DEFAULT }
     }
 
     /// The name of the cookie.
@@ -72,11 +68,18 @@ impl CookiePolicy {
     /// Whether the cookie outlives the browser, unless a session says otherwise.
     #[must_use]
     pub fn is_persistent(&self) -> bool {
-        self.persistent
+        self.settings.persistent
     }
 
     pub(crate) fn attributes(&self) -> &str {
         &self.attributes
+    }
+
+    /// The same cookie with what `change` makes of its attributes.
+    pub(crate) fn changed(&self, change: impl FnOnce(&mut CookieAttributes)) -> Result<Self, ConfigError> {
+        let mut settings = self.settings.clone();
+        change(&mut settings);
+        CookiePolicyBuilder { name: self.name.clone(), settings }.build()
     }
 }
 
@@ -91,13 +94,7 @@ impl Default for CookiePolicy {
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct CookiePolicyBuilder {
     name: Cow<'static, str>,
-    path: Cow<'static, str>,
-    domain: Option<Cow<'static, str>>,
-    same_site: SameSite,
-    secure: bool,
-    http_only: bool,
-    partitioned: bool,
-    persistent: bool,
+    settings: CookieAttributes,
 }
 
 impl CookiePolicyBuilder {
@@ -112,44 +109,44 @@ impl CookiePolicyBuilder {
 
     /// Limits the cookie to paths below `path`. `/` by default.
     pub fn path(mut self, path: impl Into<Cow<'static, str>>) -> Self {
-        self.path = path.into();
+        self.settings.path = path.into();
         self
     }
 
     /// Sends the cookie to the subdomains of `domain` too. None by default: only to the host that set it.
     pub fn domain(mut self, domain: impl Into<Cow<'static, str>>) -> Self {
-        self.domain = Some(domain.into());
+        self.settings.domain = Some(domain.into());
         self
     }
 
     /// When the cookie goes along with requests from other sites. [`SameSite::Lax`] by default.
     pub fn same_site(mut self, same_site: SameSite) -> Self {
-        self.same_site = same_site;
+        self.settings.same_site = same_site;
         self
     }
 
     /// Keeps one cookie per top-level site in third-party contexts (CHIPS). A user then has a session of
     /// their own inside each embedding site.
     pub fn partitioned(mut self) -> Self {
-        self.partitioned = true;
+        self.settings.partitioned = true;
         self
     }
 
     /// Whether the cookie outlives the browser. True by default; a session may ask for less, not for more.
     pub fn persistent(mut self, persistent: bool) -> Self {
-        self.persistent = persistent;
+        self.settings.persistent = persistent;
         self
     }
 
     /// Drops `Secure`: the token travels over plain HTTP, where anyone on the way can read it.
     pub fn insecure_http(mut self) -> Self {
-        self.secure = false;
+        self.settings.secure = false;
         self
     }
 
     /// Drops `HttpOnly`: any script on the page can read the token.
     pub fn insecure_script_access(mut self) -> Self {
-        self.http_only = false;
+        self.settings.http_only = false;
         self
     }
 
@@ -161,15 +158,15 @@ impl CookiePolicyBuilder {
     /// met (prefixes count in any case), `SameSite=None` or `Partitioned` without `Secure`.
     pub fn build(self) -> Result<CookiePolicy, ConfigError> {
         check_name(&self.name)?;
-        check_path(&self.path)?;
-        if let Some(domain) = &self.domain {
+        check_path(&self.settings.path)?;
+        if let Some(domain) = &self.settings.domain {
             check_domain(domain)?;
         }
         self.check_prefix()?;
-        if self.same_site == SameSite::None && !self.secure {
+        if self.settings.same_site == SameSite::None && !self.settings.secure {
             return Err(ConfigError(ConfigErrorKind::SameSite, "SameSite=None needs Secure"));
         }
-        if self.partitioned && !self.secure {
+        if self.settings.partitioned && !self.settings.secure {
             return Err(ConfigError(ConfigErrorKind::Partitioned, "Partitioned needs Secure"));
         }
         Ok(self.assemble())
@@ -183,42 +180,23 @@ impl CookiePolicyBuilder {
         let host = has("__Host-");
         let http = has("__Http-") || has("__Host-Http-");
         let refuse = |why| Err(ConfigError(ConfigErrorKind::Prefix, why));
-        if (host || http || has("__Secure-")) && !self.secure {
+        if (host || http || has("__Secure-")) && !self.settings.secure {
             return refuse("this name prefix needs Secure");
         }
-        if http && !self.http_only {
+        if http && !self.settings.http_only {
             return refuse("the __Http- prefixes need HttpOnly");
         }
-        if host && self.path != "/" {
+        if host && self.settings.path != "/" {
             return refuse("the __Host- prefixes need Path=/");
         }
-        if host && self.domain.is_some() {
+        if host && self.settings.domain.is_some() {
             return refuse("the __Host- prefixes allow no Domain");
         }
         Ok(())
     }
 
     fn assemble(self) -> CookiePolicy {
-        let mut attributes = format!("; Path={}", self.path);
-        if let Some(domain) = &self.domain {
-            attributes.push_str("; Domain=");
-            attributes.push_str(domain);
-        }
-        if self.secure {
-            attributes.push_str("; Secure");
-        }
-        if self.http_only {
-            attributes.push_str("; HttpOnly");
-        }
-        attributes.push_str(match self.same_site {
-            SameSite::Strict => "; SameSite=Strict",
-            SameSite::Lax => "; SameSite=Lax",
-            SameSite::None => "; SameSite=None",
-        });
-        if self.partitioned {
-            attributes.push_str("; Partitioned");
-        }
-        CookiePolicy { name: self.name, attributes, persistent: self.persistent }
+        CookiePolicy { name: self.name, attributes: self.settings.written(), settings: self.settings }
     }
 }
 
@@ -250,13 +228,23 @@ fn check_path(path: &str) -> Result<(), ConfigError> {
 
 fn check_domain(domain: &str) -> Result<(), ConfigError> {
     let refuse = |why| Err(ConfigError(ConfigErrorKind::Domain, why));
-    if domain.len() > MAX_ATTRIBUTE {
-        return refuse("a cookie domain has at most 1024 bytes");
+    if domain.len() > MAX_DOMAIN {
+        return refuse("a cookie domain has at most 253 bytes");
     }
-    let label =
-        |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
     if !domain.split('.').all(label) {
-        return refuse("a cookie domain has dot-separated labels of ASCII letters, digits and hyphens only");
+        return refuse(
+            "a cookie domain has dot-separated labels of 1 to 63 ASCII letters, digits and inner hyphens",
+        );
+    }
+    // A name whose last label is a number is an IP address (WHATWG URL), and those have no subdomains.
+    if domain.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
+        return refuse("a cookie domain is no IP address: without Domain the cookie goes to that host");
     }
     Ok(())
 }
@@ -277,11 +265,13 @@ pub enum ConfigErrorKind {
     SameSite,
     /// The `Partitioned` attribute.
     Partitioned,
+    /// The header of a [`HeaderTransport`](crate::HeaderTransport).
+    Header,
 }
 
-/// A cookie policy that contradicts itself, or that no browser would accept.
+/// A cookie policy or a transport that contradicts itself, or that no client would accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError(ConfigErrorKind, &'static str);
+pub struct ConfigError(pub(crate) ConfigErrorKind, pub(crate) &'static str);
 
 impl ConfigError {
     /// Which rule was broken.
@@ -293,7 +283,8 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "session cookie: {}", self.1)
+        let what = if self.0 == ConfigErrorKind::Header { "header" } else { "cookie" };
+        write!(f, "session {what}: {}", self.1)
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Candidates<'h> {
     len: usize,
     /// The budget was exceeded; there are no values then.
     pub(crate) over_budget: bool,
+    /// A value of our name cannot be a token.
+    pub(crate) malformed: bool,
     /// How many bytes were looked at.
     #[cfg(test)]
     steps: usize,
@@ -91,7 +93,12 @@ impl<'h> Candidates<'h> {
         let Some(value) = pair.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) else {
             return;
         };
-        if value.len() != TOKEN_CHARS || self.len == MAX_CANDIDATES || self.as_slice().contains(&value) {
+        if value.len() != TOKEN_CHARS {
+            // Empty is what a removed cookie may leave behind.
+            self.malformed |= !value.is_empty();
+            return;
+        }
+        if self.len == MAX_CANDIDATES || self.as_slice().contains(&value) {
             return;
         }
         self.values[self.len] = value;

@@ -109,7 +109,17 @@ fn each_rule_names_itself() {
     for domain in ["", ".example.com", "example.com.", "a..b", "exa mple", "a;b", "a,b", "ä.de", "a\r\nb"] {
         assert_eq!(kind(b().domain(domain)), K::Domain, "{domain:?}");
     }
-    assert_eq!(kind(b().domain("d".repeat(1025))), K::Domain);
+    for domain in ["-a.de", "a-.de", "127.0.0.1", "[::1]", "::1", "1"] {
+        assert_eq!(kind(b().domain(domain)), K::Domain, "{domain:?}");
+    }
+    for domain in ["example.com", "xn--bcher-kva.example", "a_b.example", "localhost", "1.example", "x1"] {
+        assert!(b().domain(domain).build().is_ok(), "{domain:?}");
+    }
+    assert!(b().domain("d".repeat(63)).build().is_ok());
+    assert_eq!(kind(b().domain("d".repeat(64))), K::Domain);
+    let long = ["d".repeat(63).as_str(); 4].join(".");
+    assert_eq!(kind(b().domain(long.clone())), K::Domain, "{} bytes", long.len());
+    assert!(b().domain(long.get(2..).unwrap().to_owned()).build().is_ok());
     assert_eq!(kind(b().same_site(SameSite::None).insecure_http()), K::SameSite);
     assert_eq!(kind(b().partitioned().insecure_http()), K::Partitioned);
 }
