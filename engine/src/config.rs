@@ -1,5 +1,7 @@
 //! Configuration of an engine: every setting, its default and the reason for it. Opens nothing itself.
 
+mod life;
+
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +46,7 @@ pub(crate) struct Config {
     pub(crate) memory_limit: usize,
     pub(crate) limits: Limits,
     pub(crate) background: bool,
+    pub(crate) life: life::Life,
 }
 
 impl Config {
@@ -71,6 +74,7 @@ pub struct Builder {
     memory_limit: usize,
     limits: Limits,
     background: bool,
+    life: life::Settings,
     clock: Option<Arc<dyn Clock>>,
     observer: Option<Arc<dyn Observer>>,
 }
@@ -84,6 +88,7 @@ impl Default for Builder {
             memory_limit: 256 << 20,
             limits: Limits::default(),
             background: true,
+            life: life::Settings::default(),
             clock: None,
             observer: None,
         }
@@ -233,6 +238,7 @@ impl Builder {
             memory_limit: self.memory_limit,
             limits: self.limits,
             background: self.background,
+            life: self.life.check(self.memory_limit)?,
         })
     }
 }

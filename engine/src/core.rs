@@ -1,6 +1,8 @@
 //! The engine's inside: it ties cache, wheel, queue, store and clock together. Loading, publishing, ending and
 //! moving sessions happen here; what a session contains, and when a response may leave, does not.
 
+mod lifetime;
+
 use std::sync::Arc;
 
 use crate::cache::{Cache, Entry, EntryRef, Phase};

@@ -13,7 +13,6 @@
 //! - The version in the record is the version the store will have once the record is written: it rises with
 //!   the first change after a pick-up by the writer, not with every change.
 
-use std::num::NonZeroU64;
 use std::ops::Deref;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -481,19 +480,6 @@ pub(crate) enum Amend {
 /// The error of an operation on a session that is gone.
 pub(crate) fn revoked() -> Error {
     Error::new(ErrorKind::Revoked, "the session was destroyed, renewed elsewhere, revoked or has expired")
-}
-
-/// The metadata of a session that begins at `now`.
-pub(crate) fn fresh_meta(now: u64, lifetime_ms: u64, idle_ms: Option<NonZeroU64>) -> Meta {
-    Meta {
-        version: 1,
-        created_at: now,
-        last_seen: now,
-        deadline: now.saturating_add(lifetime_ms),
-        idle_timeout: idle_ms,
-        authenticated_at: None,
-        persistent: true,
-    }
 }
 
 fn isize_of(n: usize) -> isize {

@@ -10,9 +10,7 @@ mod evict;
 
 use hashbrown::HashTable;
 
-pub(crate) use self::entry::{
-    Amend, Edited, Entry, EntryRef, Phase, Pick, Read, WriteMode, fresh_meta, revoked,
-};
+pub(crate) use self::entry::{Amend, Edited, Entry, EntryRef, Phase, Pick, Read, WriteMode, revoked};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::token::SessionId;
 

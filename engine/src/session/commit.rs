@@ -17,7 +17,7 @@ use crate::engine::polled_after_completion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::BoxFuture;
 use crate::token::Token;
-use crate::writer::{Renewal, RenewalWait};
+use crate::writer::{Lifetime, Renewal, RenewalWait};
 
 /// What the client must be told about its token.
 #[derive(Debug)]
@@ -75,10 +75,16 @@ impl Session {
         let wait =
             has_store && (slot.must_wait || (changed && core.config.durability == Durability::PowerLoss));
         let unpublished = slot.entry.as_ref().is_some_and(|e| e.phase() == Phase::Unpublished);
-        let renew = slot.renew.take();
+        let renew = slot.renew.take().map(|asked| match asked {
+            Lifetime::Restart if slot.deadline_set => Lifetime::Keep,
+            other => other,
+        });
 
         if !wait && renew.is_none() {
             if !unpublished {
+                if slot.reissue {
+                    return Commit::ready(issue(core, &slot));
+                }
                 let remove = slot.remove;
                 return Commit::ready(Ok(if remove { Delivery::Remove } else { Delivery::Nothing }));
             }
@@ -110,14 +116,16 @@ impl Session {
         }))
     }
 
-    async fn commit_slowly(
-        self,
-        unpublished: bool,
-        renew: Option<crate::writer::Lifetime>,
-        wait: bool,
-    ) -> Result<Delivery> {
+    async fn commit_slowly(self, unpublished: bool, renew: Option<Lifetime>, wait: bool) -> Result<Delivery> {
         let core = self.core().clone();
-        let mut told = if self.unit().slot.lock().remove { Told::Remove } else { Told::Nothing };
+        let mut told = {
+            let slot = self.unit().slot.lock();
+            match (slot.reissue, slot.remove) {
+                (true, _) => Told::Issue,
+                (false, true) => Told::Remove,
+                (false, false) => Told::Nothing,
+            }
+        };
         let mut orphan = None;
         if unpublished {
             core.make_room().await?;
@@ -152,7 +160,7 @@ impl Session {
         }
     }
 
-    async fn carry_out_renewal(&self, core: &Arc<Core>, lifetime: crate::writer::Lifetime) -> Result<()> {
+    async fn carry_out_renewal(&self, core: &Arc<Core>, lifetime: Lifetime) -> Result<()> {
         let token = Token::generate()?;
         let Some(old) = self.unit().slot.lock().entry.clone() else { return Ok(()) };
         let renewal = Renewal::new(old, token.id(), lifetime);

@@ -30,11 +30,13 @@ impl Session {
     /// # Errors
     /// [`ErrorKind::Limit`] for an owner of more than 255 bytes; otherwise as [`put`](Self::put).
     pub fn set_owner(&self, owner: Option<&str>) -> Result<()> {
-        let limits = self.core().config.limits;
-        self.edit(true, None, |record, meta| {
+        let config = &self.core().config;
+        let limits = config.limits;
+        self.edit(true, None, |record, mut meta| {
             if record.owner() == owner {
                 return Ok((None, ()));
             }
+            config.assign(&mut meta, owner.is_some());
             Ok((Some(record.with_owner(&meta, owner, &limits)?), ()))
         })?;
         Ok(())
@@ -157,14 +159,11 @@ impl Session {
         let Some(entry) = slot.entry.take() else { return Ok(()) };
         let published = entry.phase() != Phase::Unpublished;
         *slot = Slot {
-            entry: None,
-            token: None,
             head_sent: slot.head_sent,
-            modified: false,
             destroyed: true,
-            renew: None,
             must_wait: slot.must_wait || published,
             remove: slot.remove || published,
+            ..Slot::default()
         };
         drop(slot);
         if published {

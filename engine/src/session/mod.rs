@@ -6,6 +6,7 @@
 
 mod commit;
 mod life;
+mod lifetime;
 mod pool;
 mod snapshot;
 mod transaction;
@@ -19,7 +20,7 @@ use serde::de::DeserializeOwned;
 pub use self::commit::{Commit, Delivery, Issue};
 pub use self::snapshot::Snapshot;
 pub use self::transaction::Transaction;
-use crate::cache::{Edited, Entry, EntryRef, Phase, Read, fresh_meta, revoked};
+use crate::cache::{Edited, Entry, EntryRef, Phase, Read, revoked};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Meta, Record};
@@ -75,6 +76,10 @@ struct Slot {
     must_wait: bool,
     /// The client holds a cookie that should be removed.
     remove: bool,
+    /// The client's copy of the token must be told of a later deadline or another persistence.
+    reissue: bool,
+    /// This request chose the deadline: a renewal leaves it alone.
+    deadline_set: bool,
 }
 
 /// What an edit makes of a record: the new one, if it changed anything, and the caller's result.
@@ -125,8 +130,7 @@ impl Session {
         }
         let core = self.core();
         let token = Token::generate()?;
-        let meta = fresh_meta(now, core.config.lifetime_ms, core.config.idle_ms);
-        let entry = Entry::unpublished(token.id(), Record::empty(&meta));
+        let entry = Entry::unpublished(token.id(), Record::empty(&core.config.fresh_meta(now)));
         slot.token = Some(token);
         slot.entry = Some(entry.clone());
         Ok(entry)

@@ -76,6 +76,7 @@ impl Renewal {
         let mut meta = record.meta();
         meta.version = version;
         meta.last_seen = now;
+        meta.issued_at = now;
         if self.lifetime == Lifetime::Restart {
             meta.deadline = now.saturating_add(core.config.lifetime_ms);
         }
