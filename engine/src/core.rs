@@ -1,10 +1,12 @@
 //! The engine's inside: it ties cache, wheel, queue, store and clock together. Loading, publishing, ending and
 //! moving sessions happen here; what a session contains, and when a response may leave, does not.
 
+mod follow;
 mod lifetime;
 
 use std::sync::Arc;
 
+use self::follow::latest_use;
 use crate::cache::{Cache, Entry, EntryRef, Phase};
 use crate::clock::EngineClock;
 use crate::config::Config;
@@ -107,16 +109,24 @@ impl Core {
     /// Notes a use of `entry`, or that it is over.
     fn use_entry(&self, entry: EntryRef, now: u64) -> Option<EntryRef> {
         let Some((noted, idle)) = entry.check(now) else {
+            if entry.phase() == Phase::Renewed {
+                return self.use_followed(entry, now);
+            }
             if !entry.phase().is_gone() {
                 self.expire(&entry, now);
             }
             return None;
         };
+        self.note_use(&entry, noted, idle, now);
+        Some(entry)
+    }
+
+    #[inline]
+    fn note_use(&self, entry: &EntryRef, noted: u64, idle: u64, now: u64) {
         entry.touch(now);
         if idle != 0 && now.saturating_sub(noted) >= Config::touch_interval(idle) {
-            self.note_touch(&entry, now);
+            self.note_touch(entry, now);
         }
-        Some(entry)
     }
 
     /// Writes the latest use into the record, so that the store learns of it.
@@ -133,8 +143,8 @@ impl Core {
         });
     }
 
-    /// Reads `id` from the store into the cache.
-    pub(crate) async fn load(&self, id: &SessionId) -> Result<Option<EntryRef>> {
+    /// Reads `id` from the store into the cache, and notes a use of it with `touch`.
+    pub(crate) async fn load(&self, id: &SessionId, touch: bool) -> Result<Option<EntryRef>> {
         let Some(store) = &self.store else { return Ok(None) };
         self.counters.misses.add(1);
         for _ in 0..LOAD_TRIES {
@@ -163,7 +173,7 @@ impl Core {
                 return Ok(None);
             }
             let entry = Entry::loaded(*id, record);
-            entry.touch(now);
+            entry.touch(if touch { now } else { latest_use(&entry, now) });
             self.make_room().await?;
             let at = entry.expires_at();
             match self.cache.insert_loaded(&entry, seen) {
@@ -171,10 +181,10 @@ impl Core {
                     if let Some(at) = at {
                         self.arm(&entry, at);
                     }
-                    return Ok(self.use_entry(entry, now));
+                    return Ok(self.found(entry, now, touch));
                 }
                 Ok(false) => {}
-                Err(present) => return Ok(self.use_entry(present, now)),
+                Err(present) => return Ok(self.found(present, now, touch)),
             }
         }
         Err(StoreError::new(

@@ -255,7 +255,7 @@ fn begin(core: Arc<Core>, found: Option<EntryRef>, token: &Token) -> Session {
 }
 
 async fn load(core: Arc<Core>, id: SessionId, token: Token) -> Result<Session> {
-    let found = core.load(&id).await?;
+    let found = core.load(&id, true).await?;
     Ok(begin(core, found, &token))
 }
 

@@ -40,6 +40,8 @@ pub use crate::config::{Builder, Durability};
 pub use crate::engine::{Begin, Engine};
 pub use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
 pub use crate::observer::{Event, Observer};
-pub use crate::session::{Commit, Delivery, Issue, Session, Snapshot, Status, Transaction};
+pub use crate::session::{
+    Commit, Conflicts, Delivery, Issue, Merged, Session, Snapshot, Status, Transaction,
+};
 pub use crate::stats::{Health, Stats};
 pub use crate::token::{EncodedToken, ParseSessionIdError, SessionId, Token};

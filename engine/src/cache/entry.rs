@@ -13,8 +13,11 @@
 //! - The version in the record is the version the store will have once the record is written: it rises with
 //!   the first change after a pick-up by the writer, not with every change.
 
+mod claim;
+
 use std::ops::Deref;
 
+pub(crate) use self::claim::Claimed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Meta, Record};
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, RwLock};
@@ -60,6 +63,8 @@ pub(crate) enum Phase {
     Expired = 4,
     /// Revoked by id.
     Revoked = 5,
+    /// Its data was taken for a merge that has not been settled: `cache/entry/claim.rs`.
+    Merging = 6,
 }
 
 impl Phase {
@@ -70,6 +75,7 @@ impl Phase {
             2 => Self::Destroyed,
             3 => Self::Renewed,
             4 => Self::Expired,
+            6 => Self::Merging,
             _ => Self::Revoked,
         }
     }
@@ -304,8 +310,12 @@ impl Entry {
             self.set_flags(flags & !(QUEUED | DIRTY) | IN_FLIGHT);
             return Pick::Write(record.clone(), mode);
         }
+        if matches!(self.phase(), Phase::Renewed | Phase::Merging) {
+            self.set_flags(flags & !QUEUED);
+            return Pick::Skip;
+        }
         self.set_flags(flags & !QUEUED | IN_FLIGHT);
-        if self.phase() == Phase::Renewed { Pick::Skip } else { Pick::Delete }
+        Pick::Delete
     }
 
     /// The picked-up record is in the store.
@@ -445,6 +455,7 @@ impl EntryRef {
     ) -> Option<usize> {
         let mut slot = self.record.write();
         if !slot.as_ref().is_some_and(really) {
+            self.end_claimed(queue, reason);
             return None;
         }
         let old = slot.take()?;

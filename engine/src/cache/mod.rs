@@ -10,7 +10,9 @@ mod evict;
 
 use hashbrown::HashTable;
 
-pub(crate) use self::entry::{Amend, Edited, Entry, EntryRef, Phase, Pick, Read, WriteMode, revoked};
+pub(crate) use self::entry::{
+    Amend, Claimed, Edited, Entry, EntryRef, Phase, Pick, Read, WriteMode, revoked,
+};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::token::SessionId;
 
@@ -133,6 +135,18 @@ impl Cache {
         drop(map);
         self.len.fetch_sub(1, Ordering::Relaxed);
         self.used.fetch_sub(removed.record_bytes() + ENTRY_OVERHEAD, Ordering::Relaxed);
+        true
+    }
+
+    /// Puts `new`, of the same id and with a record of `bytes` bytes, into the place of exactly `old`, which has
+    /// none. Returns whether `old` was there.
+    pub(crate) fn replace(&self, old: &EntryRef, new: &EntryRef, bytes: usize) -> bool {
+        let hash = old.id().bucket();
+        let mut map = self.shard(hash).map.write();
+        let Some(place) = map.find_mut(hash, |e| e.is(old)) else { return false };
+        *place = new.clone();
+        drop(map);
+        self.resize(isize::try_from(bytes).unwrap_or(isize::MAX));
         true
     }
 

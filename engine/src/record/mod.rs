@@ -5,11 +5,12 @@
 mod access;
 mod edit;
 mod layout;
+mod merge;
 mod seal;
 mod validate;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::num::NonZeroU64;

@@ -17,7 +17,7 @@ use crate::value::{Encoded, Timestamp, Value, decode};
 
 const ID: SessionId = SessionId::from_bytes([7; 32]);
 
-pub(super) fn meta() -> Meta {
+pub(crate) fn meta() -> Meta {
     Meta {
         version: 3,
         created_at: 1_700_000_000_000,

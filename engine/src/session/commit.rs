@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use super::{Session, Slot};
+use super::{Claim, Session, Slot};
 use crate::cache::{Entry, EntryRef, Phase, Read};
 use crate::clock::from_ms_saturating;
 use crate::config::Durability;
@@ -80,7 +80,8 @@ impl Session {
             other => other,
         });
 
-        if !wait && renew.is_none() {
+        let claims = std::mem::take(&mut slot.claims);
+        if !wait && renew.is_none() && claims.is_empty() {
             if !unpublished {
                 if slot.reissue {
                     return Commit::ready(issue(core, &slot));
@@ -93,7 +94,9 @@ impl Session {
         }
         drop(slot);
         let session = self.clone();
-        Commit(State::Waiting(Box::pin(async move { session.commit_slowly(unpublished, renew, wait).await })))
+        Commit(State::Waiting(Box::pin(async move {
+            session.commit_slowly(unpublished, renew, wait, claims).await
+        })))
     }
 
     /// Publishes the new session, if there is room for it without waiting. Runs when the commit is polled, so
@@ -116,7 +119,13 @@ impl Session {
         }))
     }
 
-    async fn commit_slowly(self, unpublished: bool, renew: Option<Lifetime>, wait: bool) -> Result<Delivery> {
+    async fn commit_slowly(
+        self,
+        unpublished: bool,
+        renew: Option<Lifetime>,
+        wait: bool,
+        claims: Vec<Claim>,
+    ) -> Result<Delivery> {
         let core = self.core().clone();
         let mut told = {
             let slot = self.unit().slot.lock();
@@ -138,6 +147,13 @@ impl Session {
         }
         if wait {
             core.queue.flush().await?;
+        }
+        if !claims.is_empty() {
+            // Only now that their data is stored here.
+            claims.into_iter().for_each(Claim::settle);
+            if wait {
+                core.queue.flush().await?;
+            }
         }
         // Last, with nothing to wait for behind it: from here on the old token is dead, so the new one must be
         // on its way. The record it moves is the newest, and durable with it.
@@ -254,7 +270,7 @@ impl Future for Commit {
             if let Some(result) = session.publish_now() {
                 return Poll::Ready(result);
             }
-            self.0 = State::Waiting(Box::pin(session.commit_slowly(true, None, false)));
+            self.0 = State::Waiting(Box::pin(session.commit_slowly(true, None, false, Vec::new())));
         }
         match &mut self.0 {
             State::Ready(result) => {

@@ -109,9 +109,9 @@ impl Session {
             },
         };
         // First, so that a short timeout is not over at once.
-        let entry = self.unit().slot.lock().entry.clone();
-        if let Some(entry) = entry {
-            entry.touch(self.core().clock.now_ms());
+        let now = self.core().clock.now_ms();
+        if let Some(entry) = self.current(now) {
+            entry.touch(now);
         }
         self.change_meta(|meta| {
             meta.idle_timeout = idle;
@@ -135,12 +135,8 @@ impl Session {
             Ok((Some(record.with_meta(&meta)), reissue))
         })?;
         self.discard_empty();
-        let entry = {
-            let mut slot = self.unit().slot.lock();
-            slot.reissue |= reissue == Some(true);
-            slot.entry.clone()
-        };
-        if let Some(entry) = entry.filter(|e| e.phase() == Phase::Live) {
+        self.unit().slot.lock().reissue |= reissue == Some(true);
+        if let Some(entry) = self.current_now().filter(|e| e.phase() == Phase::Live) {
             self.core().arm_earlier(&entry);
         }
         Ok(())

@@ -5,8 +5,10 @@
 //! Lock order: the handle's slot, then the entry, then the queue.
 
 mod commit;
+mod current;
 mod life;
 mod lifetime;
+mod merge;
 mod pool;
 mod snapshot;
 mod transaction;
@@ -18,6 +20,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::commit::{Commit, Delivery, Issue};
+use self::merge::Claim;
+pub use self::merge::{Conflicts, Merged};
 pub use self::snapshot::Snapshot;
 pub use self::transaction::Transaction;
 use crate::cache::{Edited, Entry, EntryRef, Phase, Read, revoked};
@@ -80,6 +84,8 @@ struct Slot {
     reissue: bool,
     /// This request chose the deadline: a renewal leaves it alone.
     deadline_set: bool,
+    /// Data of other sessions that this one was given: theirs to have back until the commit.
+    claims: Vec<Claim>,
 }
 
 /// What an edit makes of a record: the new one, if it changed anything, and the caller's result.
@@ -109,12 +115,10 @@ impl Session {
             let current = slot.entry.as_ref()?;
             match current.read(now) {
                 Read::Live(record) => return Some(record),
-                Read::Gone => return None,
-                Read::Due => entry = current.clone(),
+                Read::Gone | Read::Due => entry = current.clone(),
             }
         }
-        self.core().expire(&entry, now);
-        None
+        self.core().record_elsewhere(&entry, now)
     }
 
     /// The entry to write to, created if there is none.
@@ -153,7 +157,7 @@ impl Session {
             return Ok(None);
         }
         let entry = self.entry_for_write(&mut slot, now)?;
-        match entry.edit(core.dirty_queue(), now, expected, edit) {
+        match core.edit_wherever(&entry, now, expected, edit) {
             Ok(Edited::Kept(value)) => Ok(Some(value)),
             Ok(Edited::Replaced { value, grown, _old }) => {
                 slot.modified = true;
@@ -331,8 +335,7 @@ impl Session {
             Read::Live(record) => Ok((created, record)),
             Read::Due | Read::Gone => {
                 drop(slot);
-                core.expire(&entry, now);
-                Err(revoked())
+                core.record_elsewhere(&entry, now).map(|record| (false, record)).ok_or_else(revoked)
             }
         }
     }

@@ -349,6 +349,7 @@ impl Phase {
             Self::Renewed => "renewed",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
+            Self::Merging => "merging",
         }
     }
 }
