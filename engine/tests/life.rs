@@ -263,3 +263,45 @@ fn a_destroyed_session_leaves_nothing_to_the_next_one() {
     assert_eq!(new.max_age, HOUR, "a lifetime of its own");
     assert_eq!(begin(&engine, Some(&old)).id(), None);
 }
+
+#[test]
+fn an_untouched_request_keeps_no_session_alive() {
+    let (builder, clock) = clocked();
+    let engine = builder.idle_timeout(HOUR).in_memory().unwrap();
+    let token = fresh(&engine);
+    let poll = || block_on(engine.session_untouched(Some(&token))).unwrap();
+    for minute in 0..60 {
+        assert_eq!(poll().get::<String>("k").unwrap().as_deref(), Some("v"), "minute {minute}");
+        poll().put("polled", &minute).unwrap();
+        clock.advance(HOUR / 60);
+    }
+    assert_eq!(poll().id(), None, "an hour without a use");
+    assert!(block_on(engine.session_untouched(None)).unwrap().is_new());
+
+    let token = fresh(&engine);
+    clock.advance(HOUR / 2);
+    assert!(begin(&engine, Some(&token)).exists("k"));
+    clock.advance(HOUR / 2);
+    assert!(
+        block_on(engine.session_untouched(Some(&token))).unwrap().exists("k"),
+        "the use in between counts"
+    );
+}
+
+#[test]
+fn an_untouched_load_ends_no_session_early() {
+    let (builder, clock) = clocked();
+    let store = MemoryStore::default();
+    let engine = builder.idle_timeout(HOUR).open(store.clone()).unwrap();
+    let token = fresh(&engine);
+    // A use that is not written down, because the one before is too recent.
+    clock.advance(Duration::from_secs(120));
+    assert!(begin(&engine, Some(&token)).exists("k"));
+    block_on(engine.close()).unwrap();
+    clock.advance(HOUR - Duration::from_secs(60));
+    let engine = Engine::builder().clock(clock.clone()).open(store).unwrap();
+    let poll = || block_on(engine.session_untouched(Some(&token))).unwrap();
+    assert!(poll().exists("k"), "its last use is less than an hour ago, whatever was written down");
+    clock.advance(Duration::from_secs(180));
+    assert_eq!(poll().id(), None);
+}

@@ -12,9 +12,19 @@ use crate::token::SessionId;
 impl Core {
     /// The session of `id`, cached or stored, without noting a use of it.
     pub(crate) async fn find_untouched(&self, id: &SessionId, now: u64) -> Result<Option<EntryRef>> {
-        match self.cache.get(id) {
-            Some(entry) => Ok(self.in_service(entry, now)),
+        match self.find_cached_untouched(id, now) {
+            Some(found) => Ok(found.and_then(|entry| self.in_service(entry, now))),
             None => self.load(id, false).await,
+        }
+    }
+
+    /// As [`find_cached`](Self::find_cached), without noting a use.
+    pub(crate) fn find_cached_untouched(&self, id: &SessionId, now: u64) -> Option<Option<EntryRef>> {
+        match self.cache.get(id) {
+            // The entry itself, so that its holder sees an end of the arrangement too.
+            Some(entry) => Some(self.in_service(entry.clone(), now).map(|_| entry)),
+            None if self.store.is_none() => Some(None),
+            None => None,
         }
     }
 
