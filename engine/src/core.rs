@@ -1,11 +1,13 @@
 //! The engine's inside: it ties cache, wheel, queue, store and clock together. Loading, publishing, ending and
 //! moving sessions happen here; what a session contains, and when a response may leave, does not.
 
+mod aliases;
 mod follow;
 mod lifetime;
 
 use std::sync::Arc;
 
+use self::aliases::{Aliases, Table};
 use self::follow::latest_use;
 use crate::cache::{Cache, Entry, EntryRef, Phase};
 use crate::clock::EngineClock;
@@ -15,7 +17,7 @@ use crate::observer::{Event, Observer, notify};
 use crate::record::Record;
 use crate::stats::{Counters, Health, Stats};
 use crate::store::{DynStore, Row};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::token::SessionId;
 use crate::wheel::Wheel;
 use crate::writer::{Queue, closed};
@@ -27,6 +29,7 @@ pub(crate) struct Core {
     pub(crate) cache: Cache,
     pub(crate) wheel: Mutex<Wheel>,
     pub(crate) queue: Queue,
+    pub(crate) aliases: Aliases,
     pub(crate) store: Option<Arc<dyn DynStore>>,
     pub(crate) counters: Counters,
     observer: Option<Arc<dyn Observer>>,
@@ -76,6 +79,7 @@ impl Core {
             cache: Cache::new(),
             wheel: Mutex::new(Wheel::new(now / 1000)),
             queue: Queue::new(),
+            aliases: Aliases::new(),
             store,
             counters: Counters::default(),
             observer,
@@ -101,8 +105,11 @@ impl Core {
     pub(crate) fn find_cached(&self, id: &SessionId, now: u64) -> Option<Option<EntryRef>> {
         match self.cache.get(id) {
             Some(entry) => Some(self.use_entry(entry, now)),
-            None if self.store.is_none() => Some(None),
-            None => None,
+            None => match self.aliases.find(id, now) {
+                Some(gone) => Some(self.use_followed(gone, now)),
+                None if self.store.is_none() => Some(None),
+                None => None,
+            },
         }
     }
 
@@ -304,8 +311,9 @@ impl Core {
     /// Revokes a session by id, cached or not.
     pub(crate) fn revoke(&self, id: &SessionId) {
         loop {
-            if let Some(entry) = self.cache.get(id) {
-                self.end(&entry, Phase::Revoked);
+            let now = self.clock.now_ms();
+            if let Some(entry) = self.cache.get(id).or_else(|| self.aliases.find(id, now)) {
+                self.end_wherever(entry, Phase::Revoked);
                 return;
             }
             if self.store.is_none() {
@@ -321,16 +329,16 @@ impl Core {
         }
     }
 
-    /// The second half of a renewal: `old` has given up its record of `bytes` bytes; the session goes on as
-    /// `id`.
+    /// The second half of a renewal: `old` has given up its record; the session goes on as `id`, and with
+    /// `aliases` its old id leads there for the grace.
     pub(crate) fn moved(
         &self,
         old: &EntryRef,
-        bytes: usize,
         id: SessionId,
         record: Record,
         stored: bool,
         dirty: bool,
+        aliases: Option<MutexGuard<'_, Table>>,
     ) -> EntryRef {
         let size = record.byte_len();
         let entry = Entry::renewed(id, record, stored, dirty);
@@ -342,7 +350,13 @@ impl Core {
         if let Some(at) = entry.expires_at() {
             self.arm(&entry, at);
         }
-        self.cache.freed(bytes);
+        if let Some(mut aliases) = aliases {
+            let until = self.clock.now_ms().saturating_add(self.config.life.grace_ms);
+            aliases.add(*old.id(), entry.clone(), until);
+            self.aliases.count(&aliases);
+        }
+        // The moved record is as large as the old one was.
+        self.cache.freed(size);
         self.cache.remove(old);
         self.counters.renewed.add(1);
         self.notify(|| Event::Renewed { from: *old.id(), to: id });

@@ -27,6 +27,8 @@ mod observer;
 pub mod record;
 mod session;
 #[cfg(all(test, feature = "shuttle"))]
+mod shuttle_life;
+#[cfg(all(test, feature = "shuttle"))]
 mod shuttle_tests;
 mod stats;
 pub mod store;

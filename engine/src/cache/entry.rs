@@ -187,6 +187,11 @@ impl Entry {
         Self::make(id, None, Phase::Revoked, QUEUED | STORED)
     }
 
+    /// An entry for the old id of a rotated session: gone, and in no map.
+    pub(crate) fn alias(id: SessionId) -> EntryRef {
+        Self::make(id, None, Phase::Renewed, 0)
+    }
+
     fn make(id: SessionId, record: Option<Record>, phase: Phase, flags: u8) -> EntryRef {
         let last_seen = record.as_ref().map_or(0, Record::last_seen);
         EntryRef(triomphe::Arc::new(Self {

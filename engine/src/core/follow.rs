@@ -9,6 +9,9 @@ use crate::observer::Event;
 use crate::record::{Meta, Record};
 use crate::token::SessionId;
 
+/// Rotations within one grace that a holder of the first token is led through.
+const HOPS: usize = 16;
+
 impl Core {
     /// The session of `id`, cached or stored, without noting a use of it.
     pub(crate) async fn find_untouched(&self, id: &SessionId, now: u64) -> Result<Option<EntryRef>> {
@@ -23,8 +26,11 @@ impl Core {
         match self.cache.get(id) {
             // The entry itself, so that its holder sees an end of the arrangement too.
             Some(entry) => Some(self.in_service(entry.clone(), now).map(|_| entry)),
-            None if self.store.is_none() => Some(None),
-            None => None,
+            None => match self.aliases.find(id, now) {
+                Some(gone) => Some(self.follow(&gone, now).map(|_| gone)),
+                None if self.store.is_none() => Some(None),
+                None => None,
+            },
         }
     }
 
@@ -109,14 +115,24 @@ impl Core {
         }
     }
 
-    /// The entry that took the place of `gone` and is in service.
+    /// The entry that took the place of `gone` and is in service. Takes no lock that a handle's may not precede,
+    /// and tells nobody anything.
     pub(crate) fn follow(&self, gone: &EntryRef, now: u64) -> Option<EntryRef> {
-        if gone.phase() != Phase::Renewed {
-            return None;
+        let mut at = gone.clone();
+        for _ in 0..HOPS {
+            if at.phase() != Phase::Renewed {
+                return None;
+            }
+            // Another entry under the same id was given back after a merge that came to nothing; otherwise it
+            // was rotated, or renewed and leads nowhere.
+            let same_id = self.cache.get(at.id()).filter(|e| !e.is(&at));
+            let next = same_id.or_else(|| self.aliases.target(at.id(), now))?;
+            if next.check(now).is_some() {
+                return Some(next);
+            }
+            at = next;
         }
-        // Given back after a merge that came to nothing: another entry under the same id.
-        let entry = self.cache.get(gone.id()).filter(|e| !e.is(gone))?;
-        entry.check(now).map(|_| entry)
+        None
     }
 
     /// A merged session's end: its data lives on elsewhere.

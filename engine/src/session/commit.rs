@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use super::{Claim, Session, Slot};
+use super::{Claim, Session, Slot, rotate};
 use crate::cache::{Entry, EntryRef, Phase, Read};
 use crate::clock::from_ms_saturating;
 use crate::config::Durability;
@@ -79,7 +79,9 @@ impl Session {
             Lifetime::Restart if slot.deadline_set => Lifetime::Keep,
             other => other,
         });
-
+        // By itself, and then its failure is nobody's.
+        let due = renew.is_none() && rotate::is_due(core, &slot);
+        let renew = if due { Some(Lifetime::Rotate) } else { renew };
         let claims = std::mem::take(&mut slot.claims);
         if !wait && renew.is_none() && claims.is_empty() {
             if !unpublished {
@@ -95,7 +97,7 @@ impl Session {
         drop(slot);
         let session = self.clone();
         Commit(State::Waiting(Box::pin(async move {
-            session.commit_slowly(unpublished, renew, wait, claims).await
+            session.commit_slowly(unpublished, Renew { renew, by_itself: due }, wait, claims).await
         })))
     }
 
@@ -122,7 +124,7 @@ impl Session {
     async fn commit_slowly(
         self,
         unpublished: bool,
-        renew: Option<Lifetime>,
+        Renew { renew, by_itself }: Renew,
         wait: bool,
         claims: Vec<Claim>,
     ) -> Result<Delivery> {
@@ -162,6 +164,9 @@ impl Session {
                 Ok(()) => told = Told::Issue,
                 // Somebody else destroyed or renewed it first: this client has, or gets, its news from there.
                 Err(error) if error.is_revoked() => told = Told::Nothing,
+                Err(error) if by_itself => {
+                    tracing::debug!(target: "sessile", %error, "a token was not rotated; a later response will try");
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -177,19 +182,41 @@ impl Session {
     }
 
     async fn carry_out_renewal(&self, core: &Arc<Core>, lifetime: Lifetime) -> Result<()> {
-        let token = Token::generate()?;
-        let Some(old) = self.unit().slot.lock().entry.clone() else { return Ok(()) };
-        let renewal = Renewal::new(old, token.id(), lifetime);
-        let entry = if core.store.is_some() {
-            RenewalWait::start(core.clone(), renewal).await?
-        } else {
-            renewal.run_in_memory(core)?
-        };
-        let mut slot = self.unit().slot.lock();
-        slot.entry = Some(entry);
-        slot.token = Some(token);
-        Ok(())
+        let Some(mut old) = self.unit().slot.lock().entry.clone() else { return Ok(()) };
+        loop {
+            old = core.in_service_quietly(old, core.clock.now_ms()).ok_or_else(crate::cache::revoked)?;
+            let token = Token::generate()?;
+            let renewal = Renewal::new(old.clone(), token.id(), lifetime);
+            let done = if core.store.is_some() {
+                RenewalWait::start(core.clone(), renewal).await
+            } else {
+                renewal.run_in_memory(core)
+            };
+            match done {
+                Ok(entry) => {
+                    let mut slot = self.unit().slot.lock();
+                    slot.entry = Some(entry);
+                    slot.token = Some(token);
+                    return Ok(());
+                }
+                // A rotation came first, and left the old token its grace. Whoever asked for a renewal wants
+                // that token dead.
+                Err(error)
+                    if error.is_revoked()
+                        && lifetime != Lifetime::Rotate
+                        && core.follow(&old, core.clock.now_ms()).is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
+}
+
+/// The renewal to carry out.
+#[derive(Default)]
+struct Renew {
+    renew: Option<Lifetime>,
+    /// Nobody asked for it.
+    by_itself: bool,
 }
 
 enum Told {
@@ -270,7 +297,8 @@ impl Future for Commit {
             if let Some(result) = session.publish_now() {
                 return Poll::Ready(result);
             }
-            self.0 = State::Waiting(Box::pin(session.commit_slowly(true, None, false, Vec::new())));
+            self.0 =
+                State::Waiting(Box::pin(session.commit_slowly(true, Renew::default(), false, Vec::new())));
         }
         match &mut self.0 {
             State::Ready(result) => {

@@ -121,15 +121,7 @@ impl Session {
         self.ask_for_renewal(Lifetime::Restart)
     }
 
-    /// As [`renew`](Self::renew), but the absolute deadline stays: for changing tokens every so often.
-    ///
-    /// # Errors
-    /// As [`renew`](Self::renew).
-    pub fn rotate(&self) -> Result<()> {
-        self.ask_for_renewal(Lifetime::Keep)
-    }
-
-    fn ask_for_renewal(&self, lifetime: Lifetime) -> Result<()> {
+    pub(super) fn ask_for_renewal(&self, lifetime: Lifetime) -> Result<()> {
         self.core().check_writable()?;
         let now = self.core().clock.now_ms();
         let mut slot = self.unit().slot.lock();
@@ -143,7 +135,9 @@ impl Session {
         let Some(entry) = self.core().in_service_quietly(entry, now) else {
             return Err(crate::cache::revoked());
         };
-        if entry.phase() == Phase::Live && slot.renew != Some(Lifetime::Restart) {
+        // Whoever came with the old token of a rotation has been rotated.
+        let rotated = lifetime == Lifetime::Rotate && !slot.entry.as_ref().is_some_and(|e| e.is(&entry));
+        if entry.phase() == Phase::Live && slot.renew != Some(Lifetime::Restart) && !rotated {
             slot.renew = Some(lifetime);
         }
         Ok(())

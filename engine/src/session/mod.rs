@@ -10,6 +10,7 @@ mod life;
 mod lifetime;
 mod merge;
 mod pool;
+mod rotate;
 mod snapshot;
 mod transaction;
 

@@ -267,6 +267,7 @@ impl Core {
     pub(crate) fn keep_house(&self) {
         let now = self.clock.now_ms();
         self.turn_wheel(now);
+        self.aliases.purge(now);
         if self.is_latched() {
             return;
         }
