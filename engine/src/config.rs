@@ -65,6 +65,10 @@ impl Config {
     }
 }
 
+/// More pages than this serve a million sessions no better: their ids are random.
+#[cfg(feature = "redb")]
+const LARGEST_PAGE_CACHE: usize = 64 << 20;
+
 /// Builds an [`Engine`]. Setters take and return the builder; the last call opens the engine.
 #[must_use = "a builder does nothing until one of its `open` methods is called"]
 pub struct Builder {
@@ -118,7 +122,10 @@ impl Builder {
         self
     }
 
-    /// Bytes that cached sessions may use. Default: 256 MiB.
+    /// Bytes that cached sessions may use. Default: 256 MiB. With [`open_redb`](Self::open_redb) the file's page
+    /// cache is a part of it: a quarter, at most 64 MiB. A store given to [`open`](Self::open) brings its own.
+    ///
+    /// [`anonymous_memory_limit`](Self::anonymous_memory_limit) says what sessions without owner may take of it.
     ///
     /// Above it, clean sessions that nobody uses leave the cache and are read back on demand; sessions with
     /// unwritten changes stay, and new ones wait for the writer. An [in-memory](Self::in_memory) engine can
@@ -170,8 +177,13 @@ impl Builder {
     /// [`StoreError`](crate::StoreError) that says whether the file is locked by somebody else, foreign, of a newer
     /// format or unreadable. Such a file is left as it was.
     #[cfg(feature = "redb")]
-    pub fn open_redb(self, path: impl AsRef<std::path::Path>) -> Result<Engine> {
-        let store = crate::store::RedbStore::open(path)?;
+    pub fn open_redb(mut self, path: impl AsRef<std::path::Path>) -> Result<Engine> {
+        self.check()?;
+        let pages = (self.memory_limit / 4).min(LARGEST_PAGE_CACHE);
+        self.memory_limit -= pages;
+        self.life.cap_anonymous(self.memory_limit);
+        self.check()?;
+        let store = crate::store::RedbStore::open_with_cache(path, pages)?;
         self.open(store)
     }
 

@@ -4,6 +4,7 @@
 mod aliases;
 mod follow;
 mod lifetime;
+mod room;
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::observer::{Event, Observer, notify};
 use crate::record::Record;
 use crate::stats::{Counters, Health, Stats};
 use crate::store::{DynStore, Row};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::token::SessionId;
 use crate::wheel::Wheel;
 use crate::writer::{Queue, closed};
@@ -30,6 +31,8 @@ pub(crate) struct Core {
     pub(crate) wheel: Mutex<Wheel>,
     pub(crate) queue: Queue,
     pub(crate) aliases: Aliases,
+    /// Items in the wheel.
+    pub(crate) wheel_len: AtomicUsize,
     pub(crate) store: Option<Arc<dyn DynStore>>,
     pub(crate) counters: Counters,
     observer: Option<Arc<dyn Observer>>,
@@ -54,8 +57,6 @@ pub(crate) enum Published {
 
 /// Tries of a load that keeps being overtaken by removals of the same stripe.
 const LOAD_TRIES: usize = 64;
-/// Sessions evicted at most for one that comes in: more than one, so that the budget is regained.
-const EVICT_AT_ONCE: usize = 8;
 
 impl Core {
     /// Rows stay this long after they expired; see `keep_house`.
@@ -80,6 +81,7 @@ impl Core {
             wheel: Mutex::new(Wheel::new(now / 1000)),
             queue: Queue::new(),
             aliases: Aliases::new(),
+            wheel_len: AtomicUsize::new(0),
             store,
             counters: Counters::default(),
             observer,
@@ -181,7 +183,7 @@ impl Core {
             }
             let entry = Entry::loaded(*id, record);
             entry.touch(if touch { now } else { latest_use(&entry, now) });
-            self.make_room().await?;
+            self.make_room(entry.is_owned()).await?;
             let at = entry.expires_at();
             match self.cache.insert_loaded(&entry, seen) {
                 Ok(true) => {
@@ -210,42 +212,6 @@ impl Core {
         }
     }
 
-    // ---- room ----
-
-    /// Evicts if the budget is exceeded. Returns whether it is kept now.
-    pub(crate) fn evict(&self) -> bool {
-        if self.cache.used() <= self.config.memory_limit {
-            return true;
-        }
-        if self.store.is_some() {
-            let evicted = self.cache.evict(self.config.memory_limit, EVICT_AT_ONCE);
-            self.counters.evicted.add(evicted.len() as u64);
-            for entry in &evicted {
-                self.notify(|| Event::Evicted { id: *entry.id() });
-            }
-        }
-        self.cache.used() <= self.config.memory_limit
-    }
-
-    /// Waits until the budget has room for another session. What fills it is either evictable or waits for the
-    /// writer, so waiting for the writer is enough; what is in use by requests may exceed it.
-    pub(crate) async fn make_room(&self) -> Result<()> {
-        if self.evict() {
-            return Ok(());
-        }
-        if self.store.is_none() {
-            return Err(Error::new(
-                ErrorKind::OutOfMemoryBudget,
-                format!("the memory limit of {} bytes is used up", self.config.memory_limit),
-            ));
-        }
-        if self.queue.dirty() > 0 {
-            self.queue.flush().await?;
-        }
-        self.evict();
-        Ok(())
-    }
-
     // ---- the life of a session ----
 
     /// Puts a new session into service.
@@ -257,7 +223,7 @@ impl Core {
             self.cache.remove(entry);
             return Published::Over;
         };
-        self.cache.resize(isize::try_from(bytes).unwrap_or(isize::MAX));
+        self.cache.filled(entry, bytes);
         if let Some(at) = entry.expires_at() {
             self.arm(entry, at);
         }
@@ -286,7 +252,7 @@ impl Core {
     }
 
     fn ended(&self, entry: &EntryRef, bytes: usize, reason: Phase) {
-        self.cache.freed(bytes);
+        self.cache.freed(entry, bytes);
         if self.store.is_none() {
             self.cache.remove(entry);
         }
@@ -356,7 +322,7 @@ impl Core {
             self.aliases.count(&aliases);
         }
         // The moved record is as large as the old one was.
-        self.cache.freed(size);
+        self.cache.freed(old, size);
         self.cache.remove(old);
         self.counters.renewed.add(1);
         self.notify(|| Event::Renewed { from: *old.id(), to: id });
@@ -366,16 +332,24 @@ impl Core {
     /// Files `entry` in the wheel for `at` ms. It may be touched or extended meanwhile: the wheel looks again
     /// when the time has come.
     ///
-    /// An evicted session leaves its item behind, to be dropped when it fires. Near the byte budget, where
-    /// sessions come and go, items are therefore filed a minute ahead at most: otherwise a busy day of reloads
-    /// would pile up a day of stale items.
+    /// An evicted or destroyed session leaves its item behind, to be dropped when it fires. Near the byte budget,
+    /// where sessions come and go, items are therefore filed a minute ahead at most, and where that is not
+    /// enough, seconds: otherwise a busy day would pile up a day of stale items.
     #[expect(clippy::cast_possible_truncation, reason = "the low 32 bits tell one filing from another")]
     pub(crate) fn arm(&self, entry: &EntryRef, at: u64) {
-        let crowded = self.store.is_some() && self.cache.used() > self.config.memory_limit / 8 * 7;
-        let at = if crowded { at.min(self.clock.now_ms().saturating_add(64_000)) } else { at };
+        let ahead = if self.is_littered() {
+            Some(2_000)
+        } else if self.store.is_some() && self.cache.used() > self.config.memory_limit / 8 * 7 {
+            Some(64_000)
+        } else {
+            None
+        };
+        let at = ahead.map_or(at, |ahead| at.min(self.clock.now_ms().saturating_add(ahead)));
         let tick = at / 1000 + 1;
         entry.arm(tick as u32);
-        self.wheel.lock().insert(entry.id().bucket(), tick);
+        let mut wheel = self.wheel.lock();
+        wheel.insert(entry.id().bucket(), tick);
+        self.wheel_len.store(wheel.len(), Ordering::Relaxed);
     }
 
     /// The row that stores `record` under `id`.

@@ -18,6 +18,7 @@ mod claim;
 use std::ops::Deref;
 
 pub(crate) use self::claim::Claimed;
+use super::Grown;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Meta, Record};
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, RwLock};
@@ -98,6 +99,9 @@ const RENEWING: u8 = 16;
 /// The store's row is not what we believe it to be: replace it outright.
 const REPLACE: u8 = 32;
 
+/// The session has an owner, and is accounted as such. Stays as it was when the session ends.
+const OWNED: u8 = 64;
+
 /// A cached session.
 pub(crate) struct Entry {
     id: SessionId,
@@ -128,8 +132,8 @@ pub(crate) enum Edited<R> {
     Replaced {
         /// The edit's own result.
         value: R,
-        /// New size less old size in bytes, 0 for a session that is not in service yet.
-        grown: isize,
+        /// For the budget.
+        grown: Grown,
         /// The record that was replaced, to be dropped outside the lock.
         _old: Record,
     },
@@ -194,13 +198,15 @@ impl Entry {
 
     fn make(id: SessionId, record: Option<Record>, phase: Phase, flags: u8) -> EntryRef {
         let last_seen = record.as_ref().map_or(0, Record::last_seen);
+        // What has no record is no newcomer that others must be protected from.
+        let owned = if record.as_ref().is_none_or(Record::has_owner) { OWNED } else { 0 };
         EntryRef(triomphe::Arc::new(Self {
             id,
             record: RwLock::new(record),
             last_seen: AtomicU64::new(last_seen),
             armed: AtomicU32::new(0),
             phase: AtomicU8::new(phase as u8),
-            flags: AtomicU8::new(flags),
+            flags: AtomicU8::new(flags | owned),
         }))
     }
 
@@ -285,7 +291,12 @@ impl Entry {
     /// Whether nothing would be lost if the map forgot this entry. The caller holds the map's write lock and
     /// the only count, so that nobody can change the answer.
     pub(crate) fn is_clean(&self) -> bool {
-        self.phase() == Phase::Live && self.flags() == STORED
+        self.phase() == Phase::Live && self.flags() & !OWNED == STORED
+    }
+
+    /// Whether the session has, or had, an owner: a hint without the lock.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.flags() & OWNED != 0
     }
 
     /// Bytes of the record, 0 if gone.
@@ -409,11 +420,16 @@ impl EntryRef {
         let (new, value) = edit(record, meta)?;
         let Some(new) = new else { return Ok(Edited::Kept(value)) };
         // Only sessions in service are booked; publishing books the rest at once.
-        let grown = if live { isize_of(new.byte_len()) - isize_of(record.byte_len()) } else { 0 };
+        let owned = new.has_owner();
+        let change = live.then(|| [(record.byte_len(), flags & OWNED != 0), (new.byte_len(), owned)]);
+        let grown = Grown { change, hash: self.id.bucket() };
+        let flags = if owned { flags | OWNED } else { flags & !OWNED };
         let Some(old) = slot.replace(new) else { return Err(revoked()) };
         if live {
             self.set_flags(flags | DIRTY);
             self.enqueue(queue);
+        } else {
+            self.set_flags(flags);
         }
         Ok(Edited::Replaced { value, grown, _old: old })
     }
@@ -435,7 +451,7 @@ impl EntryRef {
         let slot = self.record.write();
         let bytes = slot.as_ref()?.byte_len();
         self.set_phase(Phase::Live);
-        self.set_flags(DIRTY);
+        self.set_flags(self.flags() & OWNED | DIRTY);
         self.enqueue(queue);
         Some(bytes)
     }
@@ -496,10 +512,6 @@ pub(crate) enum Amend {
 /// The error of an operation on a session that is gone.
 pub(crate) fn revoked() -> Error {
     Error::new(ErrorKind::Revoked, "the session was destroyed, renewed elsewhere, revoked or has expired")
-}
-
-fn isize_of(n: usize) -> isize {
-    isize::try_from(n).unwrap_or(isize::MAX)
 }
 
 #[cfg(all(test, not(feature = "shuttle")))]

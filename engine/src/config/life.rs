@@ -47,6 +47,12 @@ pub(crate) struct Life {
 }
 
 impl Settings {
+    /// What is left of the memory limit is `limit`.
+    #[cfg(feature = "redb")]
+    pub(super) fn cap_anonymous(&mut self, limit: usize) {
+        self.anonymous_memory_limit = self.anonymous_memory_limit.map(|bytes| bytes.min(limit));
+    }
+
     pub(super) fn check(&self, memory_limit: usize) -> Result<Life> {
         let bad = |what: String| Err(Error::new(ErrorKind::Config, what));
         let rotate_ms = self.rotate_every.map(duration_ms);
@@ -63,7 +69,7 @@ impl Settings {
         if anonymous_idle_ms == Some(0) {
             return bad("the idle timeout of sessions without owner must be at least 1 ms".into());
         }
-        let anonymous_limit = self.anonymous_memory_limit.unwrap_or(memory_limit / 2);
+        let anonymous_limit = self.anonymous_memory_limit.unwrap_or(memory_limit / 4 * 3);
         if anonymous_limit == 0 || anonymous_limit > memory_limit {
             return bad(format!(
                 "the memory limit of sessions without owner must be above 0 and within the memory limit of \
@@ -107,7 +113,8 @@ impl Builder {
         self
     }
 
-    /// Bytes of the [memory limit](Self::memory_limit) that sessions without owner may use. Default: half of it.
+    /// Bytes of the [memory limit](Self::memory_limit) that sessions without owner may use. Default: three
+    /// quarters of it. An application that never sets an owner can give them all of it.
     ///
     /// Above it they make room for each other and wait for the writer, and nothing that they do evicts or slows
     /// a session with an owner. An [in-memory](Self::in_memory) engine refuses new ones

@@ -106,7 +106,8 @@ impl Session {
     fn publish_now(&self) -> Option<Result<Delivery>> {
         let core = self.core();
         // Not under the handle's lock: an eviction is told to the observer.
-        if !core.evict() {
+        let owned = self.unit().slot.lock().entry.as_ref().is_some_and(|e| e.is_owned());
+        if !core.evict(owned) {
             return None;
         }
         let mut slot = self.unit().slot.lock();
@@ -139,7 +140,8 @@ impl Session {
         };
         let mut orphan = None;
         if unpublished {
-            core.make_room().await?;
+            let owned = self.unit().slot.lock().entry.as_ref().is_some_and(|e| e.is_owned());
+            core.make_room(owned).await?;
             let entry = publish(&core, &mut self.unit().slot.lock())?;
             if let Some(entry) = entry {
                 core.announce(&entry);

@@ -172,7 +172,7 @@ pub(super) struct Claim {
 
 impl Claim {
     fn new(core: Arc<Core>, entry: EntryRef, record: Record) -> Self {
-        core.cache.freed(record.byte_len());
+        core.cache.freed(&entry, record.byte_len());
         Self { core, entry, record: Some(record), give_back: true }
     }
 
