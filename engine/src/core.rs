@@ -445,6 +445,7 @@ impl Core {
         Stats {
             cached: self.cache.len() as u64,
             memory_bytes: self.cache.used() as u64,
+            anonymous_bytes: self.cache.anonymous() as u64,
             stored,
             dirty: self.queue.dirty() as u64,
             hits: self.cache.hits(),
