@@ -15,7 +15,7 @@ use crate::sync::Ordering;
 const EVICT_AT_ONCE: usize = 8;
 /// Entries in the queue above which sessions without owner wait for the writer, so that those with one find it
 /// at their service.
-const BACKLOG: usize = 8192;
+const BACKLOG: usize = 2048;
 /// Bytes of an item in the wheel.
 const WHEEL_ITEM: usize = 13;
 
