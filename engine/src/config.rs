@@ -68,6 +68,9 @@ impl Config {
 /// More pages than this serve a million sessions no better: their ids are random.
 #[cfg(feature = "redb")]
 const LARGEST_PAGE_CACHE: usize = 64 << 20;
+/// Two batches and the pages that their transaction dirties.
+#[cfg(feature = "redb")]
+const WRITER_MEMORY: usize = 8 << 20;
 
 /// Builds an [`Engine`]. Setters take and return the builder; the last call opens the engine.
 #[must_use = "a builder does nothing until one of its `open` methods is called"]
@@ -123,7 +126,8 @@ impl Builder {
     }
 
     /// Bytes that cached sessions may use. Default: 256 MiB. With [`open_redb`](Self::open_redb) the file's page
-    /// cache is a part of it: a quarter, at most 64 MiB. A store given to [`open`](Self::open) brings its own.
+    /// cache is a part of it (a quarter, at most 64 MiB), and what the writer works with (an eighth, at most
+    /// 8 MiB). A store given to [`open`](Self::open) brings its own.
     ///
     /// [`anonymous_memory_limit`](Self::anonymous_memory_limit) says what sessions without owner may take of it.
     ///
@@ -180,7 +184,7 @@ impl Builder {
     pub fn open_redb(mut self, path: impl AsRef<std::path::Path>) -> Result<Engine> {
         self.check()?;
         let pages = (self.memory_limit / 4).min(LARGEST_PAGE_CACHE);
-        self.memory_limit -= pages;
+        self.memory_limit -= pages + (self.memory_limit / 8).min(WRITER_MEMORY);
         self.life.cap_anonymous(self.memory_limit);
         self.check()?;
         let store = crate::store::RedbStore::open_with_cache(path, pages)?;

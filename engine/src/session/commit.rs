@@ -186,7 +186,13 @@ impl Session {
     async fn carry_out_renewal(&self, core: &Arc<Core>, lifetime: Lifetime) -> Result<()> {
         let Some(mut old) = self.unit().slot.lock().entry.clone() else { return Ok(()) };
         loop {
-            old = core.in_service_quietly(old, core.clock.now_ms()).ok_or_else(crate::cache::revoked)?;
+            if lifetime != Lifetime::Rotate {
+                old = core.in_service_quietly(old, core.clock.now_ms()).ok_or_else(crate::cache::revoked)?;
+            } else if old.phase().is_gone() {
+                // Another request rotated it first, and its response has the token. A second token on its way
+                // beside that one could be the one that the client keeps, and be dead by then.
+                return Err(crate::cache::revoked());
+            }
             let token = Token::generate()?;
             let renewal = Renewal::new(old.clone(), token.id(), lifetime);
             let done = if core.store.is_some() {
