@@ -240,9 +240,11 @@ pub(crate) fn to_ms(t: SystemTime) -> u64 {
 /// The point in time `ms` after the Unix epoch, at most the end of the year 9999 (the last a date header can
 /// name).
 pub(crate) fn from_ms_saturating(ms: u64) -> SystemTime {
-    const END_OF_9999_MS: u64 = 253_402_300_799_000;
-    UNIX_EPOCH + Duration::from_millis(ms.min(END_OF_9999_MS))
+    UNIX_EPOCH + Duration::from_millis(ms.min(LAST_MS))
 }
+
+/// The end of the year 9999.
+pub(crate) const LAST_MS: u64 = 253_402_300_799_000;
 
 /// The point in time `ms` after the Unix epoch, or `None` beyond what the platform can represent.
 pub(crate) fn from_ms(ms: u64) -> Option<SystemTime> {

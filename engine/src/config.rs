@@ -1,5 +1,7 @@
 //! Configuration of an engine: every setting, its default and the reason for it. Opens nothing itself.
 
+mod life;
+
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +46,7 @@ pub(crate) struct Config {
     pub(crate) memory_limit: usize,
     pub(crate) limits: Limits,
     pub(crate) background: bool,
+    pub(crate) life: life::Life,
 }
 
 impl Config {
@@ -62,6 +65,13 @@ impl Config {
     }
 }
 
+/// More pages than this serve a million sessions no better: their ids are random.
+#[cfg(feature = "redb")]
+const LARGEST_PAGE_CACHE: usize = 64 << 20;
+/// Two batches and the pages that their transaction dirties.
+#[cfg(feature = "redb")]
+const WRITER_MEMORY: usize = 8 << 20;
+
 /// Builds an [`Engine`]. Setters take and return the builder; the last call opens the engine.
 #[must_use = "a builder does nothing until one of its `open` methods is called"]
 pub struct Builder {
@@ -71,6 +81,7 @@ pub struct Builder {
     memory_limit: usize,
     limits: Limits,
     background: bool,
+    life: life::Settings,
     clock: Option<Arc<dyn Clock>>,
     observer: Option<Arc<dyn Observer>>,
 }
@@ -84,6 +95,7 @@ impl Default for Builder {
             memory_limit: 256 << 20,
             limits: Limits::default(),
             background: true,
+            life: life::Settings::default(),
             clock: None,
             observer: None,
         }
@@ -113,7 +125,11 @@ impl Builder {
         self
     }
 
-    /// Bytes that cached sessions may use. Default: 256 MiB.
+    /// Bytes that cached sessions may use. Default: 256 MiB. With [`open_redb`](Self::open_redb) the file's page
+    /// cache is a part of it (a quarter, at most 64 MiB), and what the writer works with (an eighth, at most
+    /// 8 MiB). A store given to [`open`](Self::open) brings its own.
+    ///
+    /// [`anonymous_memory_limit`](Self::anonymous_memory_limit) says what sessions without owner may take of it.
     ///
     /// Above it, clean sessions that nobody uses leave the cache and are read back on demand; sessions with
     /// unwritten changes stay, and new ones wait for the writer. An [in-memory](Self::in_memory) engine can
@@ -165,8 +181,13 @@ impl Builder {
     /// [`StoreError`](crate::StoreError) that says whether the file is locked by somebody else, foreign, of a newer
     /// format or unreadable. Such a file is left as it was.
     #[cfg(feature = "redb")]
-    pub fn open_redb(self, path: impl AsRef<std::path::Path>) -> Result<Engine> {
-        let store = crate::store::RedbStore::open(path)?;
+    pub fn open_redb(mut self, path: impl AsRef<std::path::Path>) -> Result<Engine> {
+        self.check()?;
+        let pages = (self.memory_limit / 4).min(LARGEST_PAGE_CACHE);
+        self.memory_limit -= pages + (self.memory_limit / 8).min(WRITER_MEMORY);
+        self.life.cap_anonymous(self.memory_limit);
+        self.check()?;
+        let store = crate::store::RedbStore::open_with_cache(path, pages)?;
         self.open(store)
     }
 
@@ -233,6 +254,7 @@ impl Builder {
             memory_limit: self.memory_limit,
             limits: self.limits,
             background: self.background,
+            life: self.life.check(self.memory_limit)?,
         })
     }
 }

@@ -1,8 +1,15 @@
 //! The engine's inside: it ties cache, wheel, queue, store and clock together. Loading, publishing, ending and
 //! moving sessions happen here; what a session contains, and when a response may leave, does not.
 
+mod aliases;
+mod follow;
+mod lifetime;
+mod room;
+
 use std::sync::Arc;
 
+use self::aliases::{Aliases, Table};
+use self::follow::latest_use;
 use crate::cache::{Cache, Entry, EntryRef, Phase};
 use crate::clock::EngineClock;
 use crate::config::Config;
@@ -11,7 +18,7 @@ use crate::observer::{Event, Observer, notify};
 use crate::record::Record;
 use crate::stats::{Counters, Health, Stats};
 use crate::store::{DynStore, Row};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::token::SessionId;
 use crate::wheel::Wheel;
 use crate::writer::{Queue, closed};
@@ -23,6 +30,9 @@ pub(crate) struct Core {
     pub(crate) cache: Cache,
     pub(crate) wheel: Mutex<Wheel>,
     pub(crate) queue: Queue,
+    pub(crate) aliases: Aliases,
+    /// Items in the wheel.
+    pub(crate) wheel_len: AtomicUsize,
     pub(crate) store: Option<Arc<dyn DynStore>>,
     pub(crate) counters: Counters,
     observer: Option<Arc<dyn Observer>>,
@@ -47,8 +57,6 @@ pub(crate) enum Published {
 
 /// Tries of a load that keeps being overtaken by removals of the same stripe.
 const LOAD_TRIES: usize = 64;
-/// Sessions evicted at most for one that comes in: more than one, so that the budget is regained.
-const EVICT_AT_ONCE: usize = 8;
 
 impl Core {
     /// Rows stay this long after they expired; see `keep_house`.
@@ -72,6 +80,8 @@ impl Core {
             cache: Cache::new(),
             wheel: Mutex::new(Wheel::new(now / 1000)),
             queue: Queue::new(),
+            aliases: Aliases::new(),
+            wheel_len: AtomicUsize::new(0),
             store,
             counters: Counters::default(),
             observer,
@@ -97,8 +107,11 @@ impl Core {
     pub(crate) fn find_cached(&self, id: &SessionId, now: u64) -> Option<Option<EntryRef>> {
         match self.cache.get(id) {
             Some(entry) => Some(self.use_entry(entry, now)),
-            None if self.store.is_none() => Some(None),
-            None => None,
+            None => match self.aliases.find(id, now) {
+                Some(gone) => Some(self.use_followed(gone, now)),
+                None if self.store.is_none() => Some(None),
+                None => None,
+            },
         }
     }
 
@@ -122,6 +135,9 @@ impl Core {
     /// Notes a use of `entry`, or that it is over.
     fn use_entry(&self, entry: EntryRef, now: u64) -> Option<EntryRef> {
         let Some(seen) = entry.check(now) else {
+            if entry.phase() == Phase::Renewed {
+                return self.use_followed(entry, now);
+            }
             if !entry.phase().is_gone() {
                 self.expire(&entry, now);
             }
@@ -145,8 +161,9 @@ impl Core {
         });
     }
 
-    /// Reads `id` from the store into the cache. A damaged row is quarantined, and an [`ErrorKind::Corrupt`].
-    pub(crate) async fn load(&self, id: &SessionId) -> Result<Option<EntryRef>> {
+    /// Reads `id` from the store into the cache, and notes a use of it with `touch`. A damaged row is
+    /// quarantined, and an [`ErrorKind::Corrupt`].
+    pub(crate) async fn load(&self, id: &SessionId, touch: bool) -> Result<Option<EntryRef>> {
         let Some(store) = &self.store else { return Ok(None) };
         self.counters.misses.add(1);
         for _ in 0..LOAD_TRIES {
@@ -173,18 +190,18 @@ impl Core {
                 return Ok(None);
             }
             let entry = Entry::loaded(*id, record);
-            entry.touch(now);
-            self.make_room().await?;
+            entry.touch(if touch { now } else { latest_use(&entry, now) });
+            self.make_room(entry.is_owned()).await?;
             let at = entry.expires_at();
             match self.cache.insert_loaded(&entry, seen) {
                 Ok(true) => {
                     if let Some(at) = at {
                         self.arm(&entry, at);
                     }
-                    return Ok(self.use_entry(entry, now));
+                    return Ok(self.found(entry, now, touch));
                 }
                 Ok(false) => {}
-                Err(present) => return Ok(self.use_entry(present, now)),
+                Err(present) => return Ok(self.found(present, now, touch)),
             }
         }
         Err(StoreError::new(
@@ -202,44 +219,6 @@ impl Core {
             self.notify(|| Event::Quarantined { id: *id, reason: reason.to_owned() });
         }
         crate::session::damaged()
-    }
-
-    // ---- room ----
-
-    /// Evicts if the budget is exceeded. Returns whether it is kept now.
-    pub(crate) fn evict(&self) -> bool {
-        if self.cache.used() <= self.config.memory_limit {
-            return true;
-        }
-        if self.store.is_some() {
-            let evicted = self.cache.evict(self.config.memory_limit, EVICT_AT_ONCE);
-            self.counters.evicted.add(evicted.len() as u64);
-            for entry in &evicted {
-                self.notify(|| Event::Evicted { id: *entry.id() });
-            }
-        }
-        self.cache.used() <= self.config.memory_limit
-    }
-
-    /// Waits until the budget has room for another session. What fills it is either evictable or waits for the
-    /// writer, so waiting for the writer is enough; what is in use by requests may exceed it.
-    pub(crate) async fn make_room(&self) -> Result<()> {
-        if self.evict() {
-            return Ok(());
-        }
-        if self.store.is_none() {
-            let error = Error::new(
-                ErrorKind::OutOfMemoryBudget,
-                format!("the memory limit of {} bytes is used up", self.config.memory_limit),
-            );
-            self.note_limit(&error, None);
-            return Err(error);
-        }
-        if self.queue.dirty() > 0 {
-            self.queue.flush().await?;
-        }
-        self.evict();
-        Ok(())
     }
 
     /// Tells the observer of a refusal, if `error` is about a limit.
@@ -261,7 +240,7 @@ impl Core {
             self.cache.remove(entry);
             return Published::Over;
         };
-        self.cache.resize(isize::try_from(bytes).unwrap_or(isize::MAX));
+        self.cache.filled(entry, bytes);
         if let Some(at) = entry.expires_at() {
             self.arm(entry, at);
         }
@@ -291,7 +270,7 @@ impl Core {
     }
 
     fn ended(&self, entry: &EntryRef, bytes: usize, reason: Phase) {
-        self.cache.freed(bytes);
+        self.cache.freed(entry, bytes);
         if self.store.is_none() {
             self.cache.remove(entry);
         }
@@ -314,8 +293,9 @@ impl Core {
     /// Revokes a session by id, cached or not.
     pub(crate) fn revoke(&self, id: &SessionId) {
         loop {
-            if let Some(entry) = self.cache.get(id) {
-                self.end(&entry, Phase::Revoked);
+            let now = self.clock.now_ms();
+            if let Some(entry) = self.cache.get(id).or_else(|| self.aliases.find(id, now)) {
+                self.end_wherever(entry, Phase::Revoked);
                 return;
             }
             if self.store.is_none() {
@@ -331,16 +311,16 @@ impl Core {
         }
     }
 
-    /// The second half of a renewal: `old` has given up its record of `bytes` bytes; the session goes on as
-    /// `id`.
+    /// The second half of a renewal: `old` has given up its record; the session goes on as `id`, and with
+    /// `aliases` its old id leads there for the grace.
     pub(crate) fn moved(
         &self,
         old: &EntryRef,
-        bytes: usize,
         id: SessionId,
         record: Record,
         stored: bool,
         dirty: bool,
+        aliases: Option<MutexGuard<'_, Table>>,
     ) -> EntryRef {
         let size = record.byte_len();
         let entry = Entry::renewed(id, record, stored, dirty);
@@ -352,7 +332,13 @@ impl Core {
         if let Some(at) = entry.expires_at() {
             self.arm(&entry, at);
         }
-        self.cache.freed(bytes);
+        if let Some(mut aliases) = aliases {
+            let until = self.clock.now_ms().saturating_add(self.config.life.grace_ms);
+            aliases.add(*old.id(), entry.clone(), until);
+            self.aliases.count(&aliases);
+        }
+        // The moved record is as large as the old one was.
+        self.cache.freed(old, size);
         self.cache.remove(old);
         self.counters.renewed.add(1);
         self.notify(|| Event::Renewed { from: *old.id(), to: id });
@@ -362,16 +348,24 @@ impl Core {
     /// Files `entry` in the wheel for `at` ms. It may be touched or extended meanwhile: the wheel looks again
     /// when the time has come.
     ///
-    /// An evicted session leaves its item behind, to be dropped when it fires. Near the byte budget, where
-    /// sessions come and go, items are therefore filed a minute ahead at most: otherwise a busy day of reloads
-    /// would pile up a day of stale items.
+    /// An evicted or destroyed session leaves its item behind, to be dropped when it fires. Near the byte budget,
+    /// where sessions come and go, items are therefore filed a minute ahead at most, and where that is not
+    /// enough, seconds: otherwise a busy day would pile up a day of stale items.
     #[expect(clippy::cast_possible_truncation, reason = "the low 32 bits tell one filing from another")]
     pub(crate) fn arm(&self, entry: &EntryRef, at: u64) {
-        let crowded = self.store.is_some() && self.cache.used() > self.config.memory_limit / 8 * 7;
-        let at = if crowded { at.min(self.clock.now_ms().saturating_add(64_000)) } else { at };
+        let ahead = if self.is_littered() {
+            Some(2_000)
+        } else if self.store.is_some() && self.cache.used() > self.config.memory_limit / 8 * 7 {
+            Some(64_000)
+        } else {
+            None
+        };
+        let at = ahead.map_or(at, |ahead| at.min(self.clock.now_ms().saturating_add(ahead)));
         let tick = at / 1000 + 1;
         entry.arm(tick as u32);
-        self.wheel.lock().insert(entry.id().bucket(), tick);
+        let mut wheel = self.wheel.lock();
+        wheel.insert(entry.id().bucket(), tick);
+        self.wheel_len.store(wheel.len(), Ordering::Relaxed);
     }
 
     /// The row that stores `record` under `id`.
@@ -467,6 +461,7 @@ impl Core {
         Stats {
             cached: self.cache.len() as u64,
             memory_bytes: self.cache.used() as u64,
+            anonymous_bytes: self.cache.anonymous() as u64,
             stored,
             dirty: self.queue.dirty() as u64,
             hits: self.cache.hits(),

@@ -119,7 +119,26 @@ impl Engine {
         let id = token.id();
         match core.find_cached(&id, now) {
             Some(found) => Begin(BeginState::Ready(Some(Ok(begin(core.clone(), found, token))))),
-            None => Begin(BeginState::Loading(Box::pin(load(core.clone(), id, token.clone())))),
+            None => Begin(BeginState::Loading(Box::pin(load(core.clone(), id, token.clone(), true)))),
+        }
+    }
+
+    /// As [`session`](Self::session), but the request does not count as a use: it keeps no session from going
+    /// idle. For requests that a page makes by itself, such as polling. A session whose idle timeout is over
+    /// is gone all the same, and what such a request writes is written.
+    ///
+    /// # Errors
+    /// As [`session`](Self::session).
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub fn session_untouched(&self, token: Option<&Token>) -> Begin {
+        let core = self.core();
+        let Some(token) = token.filter(|_| !core.is_closed()) else { return self.session(token) };
+        let id = token.id();
+        match core.find_cached_untouched(&id, core.clock.now_ms()) {
+            Some(found) => Begin(BeginState::Ready(Some(Ok(begin(core.clone(), found, token))))),
+            None => Begin(BeginState::Loading(Box::pin(load(core.clone(), id, token.clone(), false)))),
         }
     }
 
@@ -276,8 +295,8 @@ fn begin(core: Arc<Core>, found: Option<EntryRef>, token: &Token) -> Session {
     }
 }
 
-async fn load(core: Arc<Core>, id: SessionId, token: Token) -> Result<Session> {
-    match core.load(&id).await {
+async fn load(core: Arc<Core>, id: SessionId, token: Token, touch: bool) -> Result<Session> {
+    match core.load(&id, touch).await {
         Ok(found) => Ok(begin(core, found, &token)),
         Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Session::begin_damaged(core)),
         Err(error) => Err(error),

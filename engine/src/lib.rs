@@ -32,6 +32,8 @@ mod session;
 #[cfg(all(test, feature = "shuttle"))]
 mod shuttle_data_tests;
 #[cfg(all(test, feature = "shuttle"))]
+mod shuttle_life;
+#[cfg(all(test, feature = "shuttle"))]
 mod shuttle_tests;
 mod stats;
 pub mod store;
@@ -47,8 +49,8 @@ pub use crate::engine::{Begin, Engine};
 pub use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
 pub use crate::observer::{Event, ExpiredBy, Observer};
 pub use crate::session::{
-    Commit, Delivery, Flash, Issue, Level, Namespace, ParseLevelError, Session, SessionKey, Snapshot, Status,
-    Transaction, View,
+    Commit, Conflicts, Delivery, Flash, Issue, Level, Merged, Namespace, ParseLevelError, Session,
+    SessionKey, Snapshot, Status, Transaction, View,
 };
 pub use crate::stats::{Health, Stats};
 pub use crate::token::{EncodedToken, ParseSessionIdError, SessionId, Token};

@@ -17,7 +17,7 @@ fn schedules() -> usize {
     std::env::var("SESSILE_SCHEDULES").ok().and_then(|s| s.parse().ok()).unwrap_or(10_000)
 }
 
-fn check(test: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn check(test: impl Fn() + Send + Sync + 'static) {
     shuttle::check_random(test, schedules());
 }
 
@@ -30,7 +30,7 @@ fn tiny_engine(store: &MemoryStore) -> Engine {
     Engine::builder().manual().max_record_bytes(1024).memory_limit(1024).open(store.clone()).expect("opens")
 }
 
-fn commit_new(session: &Session) -> Token {
+pub(crate) fn commit_new(session: &Session) -> Token {
     match block_on(session.commit()).expect("commits") {
         Delivery::Issue(issue) => issue.token,
         other => panic!("expected a token, got {other:?}"),
@@ -38,7 +38,7 @@ fn commit_new(session: &Session) -> Token {
 }
 
 /// A stored, clean session with `n = 0`.
-fn stored(engine: &Engine) -> Token {
+pub(crate) fn stored(engine: &Engine) -> Token {
     let session = block_on(engine.session(None)).expect("begins");
     session.put("n", &0_u32).expect("puts");
     let token = commit_new(&session);
@@ -49,22 +49,22 @@ fn stored(engine: &Engine) -> Token {
     token
 }
 
-fn open(engine: &Engine, token: &Token) -> Session {
+pub(crate) fn open(engine: &Engine, token: &Token) -> Session {
     block_on(engine.session(Some(token))).expect("loads")
 }
 
-fn alive(engine: &Engine, token: &Token) -> bool {
+pub(crate) fn alive(engine: &Engine, token: &Token) -> bool {
     open(engine, token).id().is_some()
 }
 
 /// A writer thread that steps until told to stop.
-struct Writer {
+pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<()>,
 }
 
 impl Writer {
-    fn start(engine: &Engine) -> Self {
+    pub(crate) fn start(engine: &Engine) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let (engine, stop) = (engine.clone(), stop.clone());
@@ -79,7 +79,7 @@ impl Writer {
     }
 
     /// Stops it and writes out what is left.
-    fn finish(self, engine: &Engine) {
+    pub(crate) fn finish(self, engine: &Engine) {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("the writer ends");
         for _ in 0..100 {
@@ -93,7 +93,7 @@ impl Writer {
     }
 }
 
-fn spawn(f: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
+pub(crate) fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     thread::spawn(f)
 }
 

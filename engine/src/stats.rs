@@ -12,6 +12,8 @@ pub struct Stats {
     pub cached: u64,
     /// Bytes they use.
     pub memory_bytes: u64,
+    /// Bytes of these that sessions without owner use.
+    pub anonymous_bytes: u64,
     /// Rows in the store, if it can tell cheaply. Lags behind the cache by up to one window.
     pub stored: Option<u64>,
     /// Sessions waiting for the writer.

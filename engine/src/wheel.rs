@@ -112,7 +112,6 @@ impl Wheel {
     }
 
     /// Number of items.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -578,7 +578,8 @@ fn p9_the_cache_keeps_its_budget_and_reads_back_what_it_evicted() {
 
 #[test]
 fn p9_an_engine_without_a_store_refuses_what_it_cannot_hold() {
-    let engine = Engine::builder().memory_limit(64 << 10).in_memory().unwrap();
+    let engine =
+        Engine::builder().memory_limit(64 << 10).anonymous_memory_limit(64 << 10).in_memory().unwrap();
     let mut tokens = Vec::new();
     let error = loop {
         let session = begin(&engine, None);

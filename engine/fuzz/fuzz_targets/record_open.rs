@@ -36,7 +36,9 @@ fn with_right_tag(body: &[u8]) -> Vec<u8> {
         deadline: 2,
         idle_timeout: None,
         authenticated_at: None,
+        issued_at: 1,
         persistent: true,
+        anonymous_idle: false,
     };
     let mut sealed = Record::empty(&meta).seal(&ID);
     sealed.truncate(BEFORE_TAG);

@@ -13,9 +13,12 @@
 //! - The version in the record is the version the store will have once the record is written: it rises with
 //!   the first change after a pick-up by the writer, not with every change.
 
-use std::num::NonZeroU64;
+mod claim;
+
 use std::ops::Deref;
 
+pub(crate) use self::claim::Claimed;
+use super::Grown;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::ExpiredBy;
 use crate::record::{Meta, Record, Times};
@@ -62,6 +65,8 @@ pub(crate) enum Phase {
     Expired = 4,
     /// Revoked by id.
     Revoked = 5,
+    /// Its data was taken for a merge that has not been settled: `cache/entry/claim.rs`.
+    Merging = 6,
 }
 
 impl Phase {
@@ -72,6 +77,7 @@ impl Phase {
             2 => Self::Destroyed,
             3 => Self::Renewed,
             4 => Self::Expired,
+            6 => Self::Merging,
             _ => Self::Revoked,
         }
     }
@@ -93,6 +99,9 @@ const STORED: u8 = 8;
 const RENEWING: u8 = 16;
 /// The store's row is not what we believe it to be: replace it outright.
 const REPLACE: u8 = 32;
+
+/// The session has an owner, and is accounted as such. Stays as it was when the session ends.
+const OWNED: u8 = 64;
 
 /// A cached session.
 pub(crate) struct Entry {
@@ -124,8 +133,8 @@ pub(crate) enum Edited<R> {
     Replaced {
         /// The edit's own result.
         value: R,
-        /// New size less old size in bytes, 0 for a session that is not in service yet.
-        grown: isize,
+        /// For the budget.
+        grown: Grown,
         /// The record that was replaced, to be dropped outside the lock.
         _old: Record,
     },
@@ -183,15 +192,22 @@ impl Entry {
         Self::make(id, None, Phase::Revoked, QUEUED | STORED)
     }
 
+    /// An entry for the old id of a rotated session: gone, and in no map.
+    pub(crate) fn alias(id: SessionId) -> EntryRef {
+        Self::make(id, None, Phase::Renewed, 0)
+    }
+
     fn make(id: SessionId, record: Option<Record>, phase: Phase, flags: u8) -> EntryRef {
         let last_seen = record.as_ref().map_or(0, Record::last_seen);
+        // What has no record is no newcomer that others must be protected from.
+        let owned = if record.as_ref().is_none_or(Record::has_owner) { OWNED } else { 0 };
         EntryRef(triomphe::Arc::new(Self {
             id,
             record: RwLock::new(record),
             last_seen: AtomicU64::new(last_seen),
             armed: AtomicU32::new(0),
             phase: AtomicU8::new(phase as u8),
-            flags: AtomicU8::new(flags),
+            flags: AtomicU8::new(flags | owned),
         }))
     }
 
@@ -285,7 +301,12 @@ impl Entry {
     /// Whether nothing would be lost if the map forgot this entry. The caller holds the map's write lock and
     /// the only count, so that nobody can change the answer.
     pub(crate) fn is_clean(&self) -> bool {
-        self.phase() == Phase::Live && self.flags() == STORED
+        self.phase() == Phase::Live && self.flags() & !OWNED == STORED
+    }
+
+    /// Whether the session has, or had, an owner: a hint without the lock.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.flags() & OWNED != 0
     }
 
     /// Bytes of the record, 0 if gone.
@@ -315,8 +336,12 @@ impl Entry {
             self.set_flags(flags & !(QUEUED | DIRTY) | IN_FLIGHT);
             return Pick::Write(record.clone(), mode);
         }
+        if matches!(self.phase(), Phase::Renewed | Phase::Merging) {
+            self.set_flags(flags & !QUEUED);
+            return Pick::Skip;
+        }
         self.set_flags(flags & !QUEUED | IN_FLIGHT);
-        if self.phase() == Phase::Renewed { Pick::Skip } else { Pick::Delete }
+        Pick::Delete
     }
 
     /// The picked-up record is in the store.
@@ -405,11 +430,16 @@ impl EntryRef {
         let (new, value) = edit(record, meta)?;
         let Some(new) = new else { return Ok(Edited::Kept(value)) };
         // Only sessions in service are booked; publishing books the rest at once.
-        let grown = if live { isize_of(new.byte_len()) - isize_of(record.byte_len()) } else { 0 };
+        let owned = new.has_owner();
+        let change = live.then(|| [(record.byte_len(), flags & OWNED != 0), (new.byte_len(), owned)]);
+        let grown = Grown { change, hash: self.id.bucket() };
+        let flags = if owned { flags | OWNED } else { flags & !OWNED };
         let Some(old) = slot.replace(new) else { return Err(revoked()) };
         if live {
             self.set_flags(flags | DIRTY);
             self.enqueue(queue);
+        } else {
+            self.set_flags(flags);
         }
         Ok(Edited::Replaced { value, grown, _old: old })
     }
@@ -431,7 +461,7 @@ impl EntryRef {
         let slot = self.record.write();
         let bytes = slot.as_ref()?.byte_len();
         self.set_phase(Phase::Live);
-        self.set_flags(DIRTY);
+        self.set_flags(self.flags() & OWNED | DIRTY);
         self.enqueue(queue);
         Some(bytes)
     }
@@ -463,6 +493,7 @@ impl EntryRef {
     ) -> Option<usize> {
         let mut slot = self.record.write();
         if !slot.as_ref().is_some_and(really) {
+            self.end_claimed(queue, reason);
             return None;
         }
         let old = slot.take()?;
@@ -498,23 +529,6 @@ pub(crate) enum Amend {
 /// The error of an operation on a session that is gone.
 pub(crate) fn revoked() -> Error {
     Error::new(ErrorKind::Revoked, "the session was destroyed, renewed elsewhere, revoked or has expired")
-}
-
-/// The metadata of a session that begins at `now`.
-pub(crate) fn fresh_meta(now: u64, lifetime_ms: u64, idle_ms: Option<NonZeroU64>) -> Meta {
-    Meta {
-        version: 1,
-        created_at: now,
-        last_seen: now,
-        deadline: now.saturating_add(lifetime_ms),
-        idle_timeout: idle_ms,
-        authenticated_at: None,
-        persistent: true,
-    }
-}
-
-fn isize_of(n: usize) -> isize {
-    isize::try_from(n).unwrap_or(isize::MAX)
 }
 
 #[cfg(all(test, not(feature = "shuttle")))]

@@ -3,17 +3,22 @@
 //!
 //! Memory: a session costs its record (a 16-byte header and the archived bytes), an [`Entry`] of 72 bytes
 //! with its count, and 9 to 20 bytes of map slot, each allocation rounded up by the allocator, plus 12 bytes
-//! in the wheel.
+//! in the wheel and, without owner, 8 in the ring of its shard.
 
+mod budget;
 mod entry;
 mod evict;
 
 use hashbrown::HashTable;
 
+pub(crate) use self::budget::Grown;
+use self::budget::Usage;
 pub(crate) use self::entry::{
-    Amend, Edited, Entry, EntryRef, Phase, Pick, Read, WriteMode, fresh_meta, revoked,
+    Amend, Claimed, Edited, Entry, EntryRef, Phase, Pick, Read, WriteMode, revoked,
 };
-use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
+use self::evict::Ring;
+pub(crate) use self::evict::Victims;
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock};
 use crate::token::SessionId;
 
 /// Shards of the map. A power of two; more than enough for the cores of one machine, few enough that an
@@ -21,13 +26,15 @@ use crate::token::SessionId;
 const SHARDS: usize = 64;
 /// Stripes of the removal counters; see [`Cache::removals`].
 const STRIPES: usize = 256;
-/// What a cached session costs beside its record: entry, count, map slot, wheel item and allocator headers.
-pub(crate) const ENTRY_OVERHEAD: usize = 120;
+/// What a cached session costs beside its record: entry, count, map slot, wheel item, ring and allocator headers.
+pub(crate) const ENTRY_OVERHEAD: usize = 128;
 
 /// One shard, on cache lines of its own so that neighbours' locks do not share one.
 #[repr(align(128))]
 struct Shard {
     map: RwLock<HashTable<EntryRef>>,
+    /// Locked after the map.
+    ring: Mutex<Ring>,
     hits: AtomicU64,
 }
 
@@ -35,7 +42,7 @@ struct Shard {
 pub(crate) struct Cache {
     shards: Box<[Shard]>,
     /// Bytes of all entries in the map.
-    used: AtomicUsize,
+    usage: Usage,
     len: AtomicUsize,
     /// Counts removals per stripe of ids; see [`removals`](Self::removals).
     removals: Box<[AtomicU32]>,
@@ -50,10 +57,14 @@ fn shard_of(hash: u64) -> usize {
 
 impl Cache {
     pub(crate) fn new() -> Self {
-        let shard = || Shard { map: RwLock::new(HashTable::new()), hits: AtomicU64::new(0) };
+        let shard = || Shard {
+            map: RwLock::new(HashTable::new()),
+            ring: Mutex::new(Ring::default()),
+            hits: AtomicU64::new(0),
+        };
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
-            used: AtomicUsize::new(0),
+            usage: Usage::default(),
             len: AtomicUsize::new(0),
             removals: (0..STRIPES).map(|_| AtomicU32::new(0)).collect(),
             evict_cursor: AtomicUsize::new(0),
@@ -97,8 +108,9 @@ impl Cache {
             return Err(present.clone());
         }
         map.insert_unique(hash, entry.clone(), |e| e.id().bucket());
+        self.note_anonymous(entry, &map);
         drop(map);
-        self.counted(bytes);
+        self.counted(entry, bytes);
         Ok(())
     }
 
@@ -116,14 +128,22 @@ impl Cache {
             return Ok(false);
         }
         map.insert_unique(hash, entry.clone(), |e| e.id().bucket());
+        self.note_anonymous(entry, &map);
         drop(map);
-        self.counted(bytes);
+        self.counted(entry, bytes);
         Ok(true)
     }
 
-    fn counted(&self, bytes: usize) {
+    fn note_anonymous(&self, entry: &EntryRef, map: &HashTable<EntryRef>) {
+        if !entry.is_owned() {
+            let hash = entry.id().bucket();
+            self.shard(hash).ring.lock().push(hash, map);
+        }
+    }
+
+    fn counted(&self, entry: &EntryRef, bytes: usize) {
         self.len.fetch_add(1, Ordering::Relaxed);
-        self.used.fetch_add(bytes + ENTRY_OVERHEAD, Ordering::Relaxed);
+        self.usage.add(bytes + ENTRY_OVERHEAD, entry.is_owned());
     }
 
     /// Removes exactly this entry.
@@ -135,27 +155,20 @@ impl Cache {
         let (removed, _) = found.remove();
         drop(map);
         self.len.fetch_sub(1, Ordering::Relaxed);
-        self.used.fetch_sub(removed.record_bytes() + ENTRY_OVERHEAD, Ordering::Relaxed);
+        self.usage.sub(removed.record_bytes() + ENTRY_OVERHEAD, removed.is_owned());
         true
     }
 
-    /// Books a change of a record's size.
-    pub(crate) fn resize(&self, grown: isize) {
-        if grown >= 0 {
-            self.used.fetch_add(grown.unsigned_abs(), Ordering::Relaxed);
-        } else {
-            self.used.fetch_sub(grown.unsigned_abs(), Ordering::Relaxed);
-        }
-    }
-
-    /// Books the loss of a record whose entry stays on as a tombstone.
-    pub(crate) fn freed(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Bytes in use, by the formula of the module's documentation.
-    pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+    /// Puts `new`, of the same id and with a record of `bytes` bytes, into the place of exactly `old`, which has
+    /// none. Returns whether `old` was there.
+    pub(crate) fn replace(&self, old: &EntryRef, new: &EntryRef, bytes: usize) -> bool {
+        let hash = old.id().bucket();
+        let mut map = self.shard(hash).map.write();
+        let Some(place) = map.find_mut(hash, |e| e.is(old)) else { return false };
+        *place = new.clone();
+        drop(map);
+        self.filled(new, bytes);
+        true
     }
 
     /// Entries in the map, tombstones included.

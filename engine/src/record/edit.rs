@@ -17,10 +17,10 @@ use crate::value::{Encoded, Kind, archived};
 const KEEP_BYTES: usize = 256 << 10;
 
 #[derive(Default)]
-struct Scratch {
-    slots: Vec<Slot>,
-    heap: Vec<u8>,
-    body: Vec<u8>,
+pub(super) struct Scratch {
+    pub(super) slots: Vec<Slot>,
+    pub(super) heap: Vec<u8>,
+    pub(super) body: Vec<u8>,
 }
 
 thread_local! {
@@ -29,7 +29,7 @@ thread_local! {
 }
 
 /// Lends the thread's buffers, emptied. While a thread is being torn down it has none, and new ones are made.
-fn with_scratch(build: impl FnOnce(&mut Scratch) -> Record) -> Record {
+pub(super) fn with_scratch(build: impl FnOnce(&mut Scratch) -> Record) -> Record {
     let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
     scratch.slots.clear();
     scratch.heap.clear();
@@ -43,7 +43,7 @@ fn with_scratch(build: impl FnOnce(&mut Scratch) -> Record) -> Record {
 }
 
 /// Archives `root` by way of `body`.
-fn archive(root: &Root<'_>, body: &mut Vec<u8>) -> Record {
+pub(super) fn archive(root: &Root<'_>, body: &mut Vec<u8>) -> Record {
     body.reserve(body_len(root.slots.len(), root.heap.len()));
     // Writing to a `Vec` does not fail, nothing is allocated through rkyv, and MAX_BODY_BYTES keeps every
     // offset within its pointers, so `Panic` is never used.
@@ -69,7 +69,7 @@ fn place_archives(slots: &[Slot], heap: &mut [u8]) {
 }
 
 /// Refuses a body of `size` bytes unless it is within the limit, or at least no larger than it was.
-fn check_size(size: usize, was: usize, limits: &Limits) -> Result<()> {
+pub(super) fn check_size(size: usize, was: usize, limits: &Limits) -> Result<()> {
     let limit = limits.max_record_bytes.min(MAX_BODY_BYTES);
     if size > limit && (size > was || size > MAX_BODY_BYTES) {
         return Err(Error::new(
@@ -227,6 +227,6 @@ impl Record {
 }
 
 /// An offset in the heap: MAX_BODY_BYTES keeps it within 32 bits.
-fn offset(at: usize) -> u32 {
+pub(super) fn offset(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }

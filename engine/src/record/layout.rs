@@ -71,8 +71,10 @@ pub(crate) const MAX_OWNER_BYTES: usize = 255;
 
 /// Flag: the client keeps the cookie when the browser closes.
 pub(crate) const FLAG_PERSISTENT: u32 = 1;
+/// Flag: the idle timeout is the one of sessions without owner, and goes when an owner is set.
+pub(crate) const FLAG_ANONYMOUS_IDLE: u32 = 2;
 /// All flags of this version. Others must be 0.
-pub(crate) const KNOWN_FLAGS: u32 = FLAG_PERSISTENT;
+pub(crate) const KNOWN_FLAGS: u32 = FLAG_PERSISTENT | FLAG_ANONYMOUS_IDLE;
 
 const _: () = {
     assert!(size_of::<Slot>() == SLOT_LEN);
@@ -112,8 +114,10 @@ pub(crate) struct Root<'a> {
     pub(crate) deadline: u64_le,
     /// 0 = none.
     pub(crate) idle_timeout: u64_le,
-    /// 0 = never.
-    pub(crate) authenticated_at: u64_le,
+    /// Whole seconds after `created_at`, plus 1; 0 = never.
+    pub(crate) authenticated_after: u32_le,
+    /// Whole seconds after `created_at`.
+    pub(crate) issued_after: u32_le,
     pub(crate) flags: u32_le,
     /// Length of the owner, the first bytes of the heap; 0 = none.
     pub(crate) owner_len: u16_le,
@@ -138,10 +142,27 @@ pub struct Meta {
     pub deadline: u64,
     /// How long it may stay unused, in ms.
     pub idle_timeout: Option<NonZeroU64>,
-    /// When its user last proved who they are.
+    /// When its user last proved who they are. Kept in whole seconds after the session began, rounded down.
     pub authenticated_at: Option<NonZeroU64>,
+    /// When its token was made. Kept in whole seconds after the session began, rounded down.
+    pub issued_at: u64,
     /// Whether the client keeps the cookie when the browser closes.
     pub persistent: bool,
+    /// Whether `idle_timeout` is the one that sessions without owner get, to be lifted when an owner is set.
+    pub anonymous_idle: bool,
+}
+
+impl Meta {
+    /// `at` in whole seconds after the session began. Times before it count as 0; 136 years is the most.
+    fn seconds_after(&self, at: u64) -> u32 {
+        u32::try_from(at.saturating_sub(self.created_at) / 1000).unwrap_or(u32::MAX)
+    }
+
+    fn flags(&self) -> u32 {
+        let persistent = if self.persistent { FLAG_PERSISTENT } else { 0 };
+        let anonymous = if self.anonymous_idle { FLAG_ANONYMOUS_IDLE } else { 0 };
+        persistent | anonymous
+    }
 }
 
 impl<'a> Root<'a> {
@@ -152,8 +173,12 @@ impl<'a> Root<'a> {
             last_seen: meta.last_seen.into(),
             deadline: meta.deadline.into(),
             idle_timeout: meta.idle_timeout.map_or(0, NonZeroU64::get).into(),
-            authenticated_at: meta.authenticated_at.map_or(0, NonZeroU64::get).into(),
-            flags: if meta.persistent { FLAG_PERSISTENT } else { 0 }.into(),
+            authenticated_after: meta
+                .authenticated_at
+                .map_or(0, |at| meta.seconds_after(at.get()).saturating_add(1))
+                .into(),
+            issued_after: meta.seconds_after(meta.issued_at).into(),
+            flags: meta.flags().into(),
             owner_len: owner_len.into(),
             reserved: 0.into(),
             slots,
@@ -180,9 +205,24 @@ impl ArchivedRoot<'_> {
             last_seen: self.last_seen.into(),
             deadline: self.deadline.into(),
             idle_timeout: NonZeroU64::new(self.idle_timeout.into()),
-            authenticated_at: NonZeroU64::new(self.authenticated_at.into()),
+            authenticated_at: self.authenticated_at(),
+            issued_at: self.issued_at(),
             persistent: u32::from(self.flags) & FLAG_PERSISTENT != 0,
+            anonymous_idle: u32::from(self.flags) & FLAG_ANONYMOUS_IDLE != 0,
         }
+    }
+
+    fn seconds_on(&self, after: u32) -> u64 {
+        u64::from(self.created_at).saturating_add(u64::from(after) * 1000)
+    }
+
+    pub(crate) fn authenticated_at(&self) -> Option<NonZeroU64> {
+        let after = u32::from(self.authenticated_after).checked_sub(1)?;
+        NonZeroU64::new(self.seconds_on(after))
+    }
+
+    pub(crate) fn issued_at(&self) -> u64 {
+        self.seconds_on(self.issued_after.into())
     }
 
     /// Where the slots' part of the heap begins.
@@ -235,4 +275,45 @@ const LINEAR_SLOTS: usize = 16;
 /// Length of the body with these many slots and bytes of heap.
 pub(crate) const fn body_len(slots: usize, heap: usize) -> usize {
     (slots * SLOT_LEN + heap).next_multiple_of(BODY_ALIGN) + ROOT_LEN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Record;
+    use super::*;
+
+    const META: Meta = Meta {
+        version: 1,
+        created_at: 1_700_000_000_000,
+        last_seen: 1_700_000_000_000,
+        deadline: 1_700_086_400_000,
+        idle_timeout: None,
+        authenticated_at: None,
+        issued_at: 1_700_000_000_000,
+        persistent: true,
+        anonymous_idle: false,
+    };
+
+    #[test]
+    fn times_of_the_token_are_kept_in_whole_seconds() {
+        let odd = Meta {
+            authenticated_at: NonZeroU64::new(META.created_at + 1_999),
+            issued_at: META.created_at + 2_001,
+            ..META
+        };
+        let record = Record::empty(&odd);
+        assert_eq!(record.authenticated_at(), NonZeroU64::new(META.created_at + 1_000));
+        assert_eq!(record.issued_at(), META.created_at + 2_000);
+        assert_eq!(record.with_meta(&record.meta()).meta(), record.meta(), "rounding happens once");
+        let at_once =
+            Meta { authenticated_at: NonZeroU64::new(META.created_at), anonymous_idle: true, ..META };
+        assert_eq!(Record::empty(&at_once).meta(), at_once);
+        let before = Meta { authenticated_at: NonZeroU64::new(1), issued_at: 0, ..META };
+        let record = Record::empty(&before);
+        assert_eq!(record.authenticated_at(), NonZeroU64::new(META.created_at));
+        assert_eq!(record.issued_at(), META.created_at);
+        let never = Meta { authenticated_at: NonZeroU64::new(u64::MAX), issued_at: u64::MAX, ..META };
+        let record = Record::empty(&never);
+        assert!(record.authenticated_at().is_some() && record.issued_at() > META.created_at);
+    }
 }

@@ -5,11 +5,12 @@
 mod access;
 mod edit;
 mod layout;
+mod merge;
 mod seal;
 mod validate;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -150,7 +151,19 @@ impl Record {
     /// When the session's user last proved who they are, in ms since the Unix epoch.
     #[must_use]
     pub fn authenticated_at(&self) -> Option<NonZeroU64> {
-        NonZeroU64::new(self.root().authenticated_at.into())
+        self.root().authenticated_at()
+    }
+
+    /// When the session's token was made, in ms since the Unix epoch.
+    #[must_use]
+    pub fn issued_at(&self) -> u64 {
+        self.root().issued_at()
+    }
+
+    /// Whether the session has an owner.
+    #[inline]
+    pub(crate) fn has_owner(&self) -> bool {
+        self.root().owner_len() != 0
     }
 
     /// The application's owner of the session.

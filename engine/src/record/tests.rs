@@ -17,15 +17,17 @@ use crate::value::{Encoded, Timestamp, Value, decode};
 
 const ID: SessionId = SessionId::from_bytes([7; 32]);
 
-pub(super) fn meta() -> Meta {
+pub(crate) fn meta() -> Meta {
     Meta {
         version: 3,
         created_at: 1_700_000_000_000,
         last_seen: 1_700_000_000_001,
         deadline: 1_700_086_400_000,
         idle_timeout: NonZeroU64::new(1_200_000),
-        authenticated_at: NonZeroU64::new(1_700_000_000_002),
+        authenticated_at: NonZeroU64::new(1_700_000_002_000),
+        issued_at: 1_700_000_003_000,
         persistent: true,
+        anonymous_idle: false,
     }
 }
 
@@ -183,6 +185,7 @@ fn metadata_comes_back() {
         assert_eq!(record.deadline(), meta.deadline);
         assert_eq!(record.idle_timeout_ms(), meta.idle_timeout.map_or(0, NonZeroU64::get));
         assert_eq!(record.authenticated_at(), meta.authenticated_at);
+        assert_eq!(record.issued_at(), meta.issued_at);
         assert_eq!(record.len(), 5);
     }
 }
@@ -309,7 +312,7 @@ fn a_body_has_one_valid_form() {
         ("an unknown kind", 6, 11),
         ("a slot's reserved byte", 7, 1),
         ("padding", 20, 1),
-        ("an unknown flag", 72, 3),
+        ("an unknown flag", 72, 5),
         ("an owner over the first key", 76, 1),
         ("the root's reserved field", 78, 1),
     ] {

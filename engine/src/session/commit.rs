@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use super::slot::Closing;
-use super::{Session, Slot};
+use super::{Claim, Session, Slot, rotate};
 use crate::cache::{Entry, EntryRef, Phase, Read};
 use crate::clock::from_ms_saturating;
 use crate::config::Durability;
@@ -18,7 +18,7 @@ use crate::engine::polled_after_completion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::BoxFuture;
 use crate::token::Token;
-use crate::writer::{Renewal, RenewalWait};
+use crate::writer::{Lifetime, Renewal, RenewalWait};
 
 /// What the client must be told about its token.
 #[derive(Debug)]
@@ -69,7 +69,9 @@ impl Session {
         let power_loss = core.config.durability == Durability::PowerLoss;
         match self.unit().slot.close() {
             Closing::Already => return Commit::ready(Ok(Delivery::Nothing)),
-            Closing::Plain { modified } if !(modified && power_loss) => {
+            Closing::Plain { modified }
+                if !(modified && power_loss) && core.config.life.rotate_ms.is_none() =>
+            {
                 return Commit::ready(Ok(Delivery::Nothing));
             }
             Closing::Plain { .. } | Closing::Look => {}
@@ -79,10 +81,19 @@ impl Session {
         let changed = slot.modified || slot.must_wait;
         let wait = has_store && (slot.must_wait || (changed && power_loss));
         let unpublished = slot.entry.as_ref().is_some_and(|e| e.phase() == Phase::Unpublished);
-        let renew = slot.renew.take();
-
-        if !wait && renew.is_none() {
+        let renew = slot.renew.take().map(|asked| match asked {
+            Lifetime::Restart if slot.deadline_set => Lifetime::Keep,
+            other => other,
+        });
+        // By itself, and then its failure is nobody's.
+        let due = renew.is_none() && rotate::is_due(core, &slot);
+        let renew = if due { Some(Lifetime::Rotate) } else { renew };
+        let claims = std::mem::take(&mut slot.claims);
+        if !wait && renew.is_none() && claims.is_empty() {
             if !unpublished {
+                if slot.reissue {
+                    return Commit::ready(issue(core, &slot));
+                }
                 let remove = slot.remove;
                 return Commit::ready(Ok(if remove { Delivery::Remove } else { Delivery::Nothing }));
             }
@@ -91,7 +102,9 @@ impl Session {
         }
         drop(slot);
         let session = self.clone();
-        Commit(State::Waiting(Box::pin(async move { session.commit_slowly(unpublished, renew, wait).await })))
+        Commit(State::Waiting(Box::pin(async move {
+            session.commit_slowly(unpublished, Renew { renew, by_itself: due }, wait, claims).await
+        })))
     }
 
     /// Publishes the new session, if there is room for it without waiting. Runs when the commit is polled, so
@@ -99,7 +112,8 @@ impl Session {
     fn publish_now(&self) -> Option<Result<Delivery>> {
         let core = self.core();
         // Not under the handle's lock: an eviction is told to the observer.
-        if !core.evict() {
+        let owned = self.unit().slot.lock().entry.as_ref().is_some_and(|e| e.is_owned());
+        if !core.evict(owned) {
             return None;
         }
         let mut slot = self.unit().slot.lock();
@@ -117,14 +131,23 @@ impl Session {
     async fn commit_slowly(
         self,
         unpublished: bool,
-        renew: Option<crate::writer::Lifetime>,
+        Renew { renew, by_itself }: Renew,
         wait: bool,
+        claims: Vec<Claim>,
     ) -> Result<Delivery> {
         let core = self.core().clone();
-        let mut told = if self.unit().slot.lock().remove { Told::Remove } else { Told::Nothing };
+        let mut told = {
+            let slot = self.unit().slot.lock();
+            match (slot.reissue, slot.remove) {
+                (true, _) => Told::Issue,
+                (false, true) => Told::Remove,
+                (false, false) => Told::Nothing,
+            }
+        };
         let mut orphan = None;
         if unpublished {
-            core.make_room().await?;
+            let owned = self.unit().slot.lock().entry.as_ref().is_some_and(|e| e.is_owned());
+            core.make_room(owned).await?;
             let entry = publish(&core, &mut self.unit().slot.lock())?;
             if let Some(entry) = entry {
                 core.announce(&entry);
@@ -135,6 +158,13 @@ impl Session {
         if wait {
             core.queue.flush().await?;
         }
+        if !claims.is_empty() {
+            // Only now that their data is stored here.
+            claims.into_iter().for_each(Claim::settle);
+            if wait {
+                core.queue.flush().await?;
+            }
+        }
         // Last, with nothing to wait for behind it: from here on the old token is dead, so the new one must be
         // on its way. The record it moves is the newest, and durable with it.
         if !unpublished && let Some(lifetime) = renew {
@@ -144,6 +174,9 @@ impl Session {
                 Err(error) if error.is_revoked() => {
                     self.unit().slot.lock().check_not_handed()?;
                     told = Told::Nothing;
+                }
+                Err(error) if by_itself => {
+                    tracing::debug!(target: "sessile", %error, "a token was not rotated; a later response will try");
                 }
                 Err(error) => return Err(error),
             }
@@ -159,21 +192,49 @@ impl Session {
         }
     }
 
-    async fn carry_out_renewal(&self, core: &Arc<Core>, lifetime: crate::writer::Lifetime) -> Result<()> {
-        let early = self.unit().slot.lock().next.take();
-        let token = early.map_or_else(Token::generate, |token| Ok(*token))?;
-        let Some(old) = self.unit().slot.lock().entry.clone() else { return Ok(()) };
-        let renewal = Renewal::new(old, token.id(), lifetime);
-        let entry = if core.store.is_some() {
-            RenewalWait::start(core.clone(), renewal).await?
-        } else {
-            renewal.run_in_memory(core)?
-        };
-        let mut slot = self.unit().slot.lock();
-        slot.entry = Some(entry);
-        slot.token = Some(token);
-        Ok(())
+    async fn carry_out_renewal(&self, core: &Arc<Core>, lifetime: Lifetime) -> Result<()> {
+        let Some(mut old) = self.unit().slot.lock().entry.clone() else { return Ok(()) };
+        loop {
+            if lifetime != Lifetime::Rotate {
+                old = core.in_service_quietly(old, core.clock.now_ms()).ok_or_else(crate::cache::revoked)?;
+            } else if old.phase().is_gone() {
+                // Another request rotated it first, and its response has the token. A second token on its way
+                // beside that one could be the one that the client keeps, and be dead by then.
+                return Err(crate::cache::revoked());
+            }
+            let early = self.unit().slot.lock().next.take();
+            let token = early.map_or_else(Token::generate, |token| Ok(*token))?;
+            let renewal = Renewal::new(old.clone(), token.id(), lifetime);
+            let done = if core.store.is_some() {
+                RenewalWait::start(core.clone(), renewal).await
+            } else {
+                renewal.run_in_memory(core)
+            };
+            match done {
+                Ok(entry) => {
+                    let mut slot = self.unit().slot.lock();
+                    slot.entry = Some(entry);
+                    slot.token = Some(token);
+                    return Ok(());
+                }
+                // A rotation came first, and left the old token its grace. Whoever asked for a renewal wants
+                // that token dead.
+                Err(error)
+                    if error.is_revoked()
+                        && lifetime != Lifetime::Rotate
+                        && core.follow(&old, core.clock.now_ms()).is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
+}
+
+/// The renewal to carry out.
+#[derive(Default)]
+struct Renew {
+    renew: Option<Lifetime>,
+    /// Nobody asked for it.
+    by_itself: bool,
 }
 
 enum Told {
@@ -257,7 +318,8 @@ impl Future for Commit {
             if let Some(result) = session.publish_now() {
                 return Poll::Ready(result);
             }
-            self.0 = State::Waiting(Box::pin(session.commit_slowly(true, None, false)));
+            self.0 =
+                State::Waiting(Box::pin(session.commit_slowly(true, Renew::default(), false, Vec::new())));
         }
         match &mut self.0 {
             State::Ready(result) => {

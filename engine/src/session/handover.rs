@@ -69,8 +69,8 @@ impl Session {
                 let token = Token::clone(&next);
                 slot.next = Some(next);
                 let deadline = match lifetime {
-                    Lifetime::Restart => now.saturating_add(core.config.lifetime_ms),
-                    Lifetime::Keep => record.deadline(),
+                    Lifetime::Restart if !slot.deadline_set => now.saturating_add(core.config.lifetime_ms),
+                    Lifetime::Restart | Lifetime::Keep | Lifetime::Rotate => record.deadline(),
                 };
                 (Some(token), deadline)
             }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Session, Slot, Status};
+use super::{Claim, Session, Slot, Status};
 use crate::cache::{Phase, Read};
 use crate::clock::from_ms;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,9 +14,14 @@ impl Session {
     /// The session's public id, safe to show. `None` while there is no session.
     pub fn id(&self) -> Option<SessionId> {
         let now = self.core().clock.now_ms();
-        let slot = self.unit().slot.lock();
-        let entry = slot.entry.as_ref()?;
-        matches!(entry.read(now), Read::Live(_)).then(|| *entry.id())
+        {
+            let slot = self.unit().slot.lock();
+            let entry = slot.entry.as_ref()?;
+            if matches!(entry.read(now), Read::Live(_)) {
+                return Some(*entry.id());
+            }
+        }
+        self.current(now).map(|entry| *entry.id())
     }
 
     /// The owner the session was assigned to, e.g. `user:42`.
@@ -30,11 +35,13 @@ impl Session {
     /// # Errors
     /// [`ErrorKind::Limit`] for an owner of more than 255 bytes; otherwise as [`put`](Self::put).
     pub fn set_owner(&self, owner: Option<&str>) -> Result<()> {
-        let limits = self.core().config.limits;
-        self.edit(true, None, |record, meta| {
+        let config = &self.core().config;
+        let limits = config.limits;
+        self.edit(true, None, |record, mut meta| {
             if record.owner() == owner {
                 return Ok((None, ()));
             }
+            config.assign(&mut meta, owner.is_some());
             Ok((Some(record.with_owner(&meta, owner, &limits)?), ()))
         })?;
         Ok(())
@@ -47,8 +54,7 @@ impl Session {
 
     /// When the session was last used by any request, including this one.
     pub fn last_seen(&self) -> Option<SystemTime> {
-        let slot = self.unit().slot.lock();
-        from_ms(slot.entry.as_ref()?.last_seen())
+        from_ms(self.current_now()?.last_seen())
     }
 
     /// The absolute deadline: the session ends then, however much it is used.
@@ -65,8 +71,7 @@ impl Session {
     /// When the session ends if it is not used again: the earlier of its deadline and the end of its idle
     /// timeout.
     pub fn expires_at(&self) -> Option<SystemTime> {
-        let slot = self.unit().slot.lock();
-        from_ms(slot.entry.as_ref()?.expires_at()?)
+        from_ms(self.current_now()?.expires_at()?)
     }
 
     /// Whether this request created the session, or there is none yet.
@@ -78,12 +83,12 @@ impl Session {
     /// Whether the session that this handle stood for has ended. After this request destroyed it, a write
     /// starts a new one and makes this `false` again.
     pub fn is_revoked(&self) -> bool {
-        let now = self.core().clock.now_ms();
         let slot = self.unit().slot.lock();
-        match &slot.entry {
-            Some(entry) => !matches!(entry.read(now), Read::Live(_)),
-            None => slot.destroyed,
+        if slot.entry.is_none() {
+            return slot.destroyed;
         }
+        drop(slot);
+        self.current_now().is_none()
     }
 
     /// What this request has done to the session.
@@ -116,15 +121,7 @@ impl Session {
         self.ask_for_renewal(Lifetime::Restart)
     }
 
-    /// As [`renew`](Self::renew), but the absolute deadline stays: for changing tokens every so often.
-    ///
-    /// # Errors
-    /// As [`renew`](Self::renew).
-    pub fn rotate(&self) -> Result<()> {
-        self.ask_for_renewal(Lifetime::Keep)
-    }
-
-    fn ask_for_renewal(&self, lifetime: Lifetime) -> Result<()> {
+    pub(super) fn ask_for_renewal(&self, lifetime: Lifetime) -> Result<()> {
         self.core().check_writable()?;
         let now = self.core().clock.now_ms();
         let mut slot = self.unit().slot.lock();
@@ -135,11 +132,13 @@ impl Session {
                 "a renewal must come before the response head, which carries the new token",
             ));
         }
-        let Some(entry) = &slot.entry else { return Ok(()) };
-        if !matches!(entry.read(now), Read::Live(_)) {
+        let Some(entry) = slot.entry.clone() else { return Ok(()) };
+        let Some(entry) = self.core().in_service_quietly(entry, now) else {
             return Err(crate::cache::revoked());
-        }
-        if entry.phase() == Phase::Live && slot.renew != Some(Lifetime::Restart) {
+        };
+        // Whoever came with the old token of a rotation has been rotated.
+        let rotated = lifetime == Lifetime::Rotate && !slot.entry.as_ref().is_some_and(|e| e.is(&entry));
+        if entry.phase() == Phase::Live && slot.renew != Some(Lifetime::Restart) && !rotated {
             slot.renew = Some(lifetime);
         }
         Ok(())
@@ -159,20 +158,19 @@ impl Session {
         slot.check_loaded()?;
         let Some(entry) = slot.entry.take() else { return Ok(()) };
         let published = entry.phase() != Phase::Unpublished;
+        let claims = std::mem::take(&mut slot.claims);
         *slot = Slot {
-            entry: None,
-            token: None,
             head_sent: slot.head_sent,
-            modified: false,
             destroyed: true,
-            renew: None,
-            must_wait: slot.must_wait || published,
+            must_wait: slot.must_wait || published || !claims.is_empty(),
             remove: slot.remove || published,
             ..Slot::default()
         };
         drop(slot);
+        // What was merged into it ends with it.
+        claims.into_iter().for_each(Claim::settle);
         if published {
-            self.core().end(&entry, Phase::Destroyed);
+            self.core().end_wherever(entry, Phase::Destroyed);
         }
         Ok(())
     }

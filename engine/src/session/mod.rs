@@ -5,12 +5,16 @@
 //! Lock order: the handle's slot, then the entry, then the queue.
 
 mod commit;
+mod current;
 mod fields;
 mod flash;
 mod handover;
 mod key;
 mod life;
+mod lifetime;
+mod merge;
 mod pool;
+mod rotate;
 mod slot;
 mod snapshot;
 mod stand_in;
@@ -27,11 +31,13 @@ use serde::de::DeserializeOwned;
 pub use self::commit::{Commit, Delivery, Issue};
 pub use self::flash::{Flash, Level, ParseLevelError};
 pub use self::key::{Namespace, SessionKey, View};
+use self::merge::Claim;
+pub use self::merge::{Conflicts, Merged};
 use self::slot::{Slot, SlotCell};
 pub use self::snapshot::Snapshot;
 pub(crate) use self::stand_in::damaged;
 pub use self::transaction::Transaction;
-use crate::cache::{Edited, Entry, EntryRef, Phase, Read, fresh_meta, revoked};
+use crate::cache::{Edited, Entry, EntryRef, Phase, Read, revoked};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Look, Meta, Record};
@@ -96,25 +102,21 @@ impl Session {
 
     /// What `look` sees of the current record. It runs under the entry's lock, so it is engine code.
     #[inline]
-    fn peek<R>(&self, look: impl FnOnce(&Record) -> R) -> Option<R> {
+    fn peek<R>(&self, look: impl Fn(&Record) -> R) -> Option<R> {
         let now = self.core().clock.now_ms();
         let entry;
         if let Some(first) = self.unit().slot.unmoved() {
-            match first?.peek(now, look) {
+            match first?.peek(now, &look) {
                 Read::Live(seen) => return Some(seen),
-                Read::Gone => return None,
-                Read::Due => entry = first?.clone(),
+                Read::Gone | Read::Due => entry = first?.clone(),
             }
         } else {
             entry = self.unit().slot.lock().entry.clone()?;
-            match entry.peek(now, look) {
-                Read::Live(seen) => return Some(seen),
-                Read::Gone => return None,
-                Read::Due => {}
+            if let Read::Live(seen) = entry.peek(now, &look) {
+                return Some(seen);
             }
         }
-        self.core().expire(&entry, now);
-        None
+        self.core().record_elsewhere(&entry, now).as_ref().map(look)
     }
 
     /// The entry to write to, created if there is none.
@@ -131,8 +133,7 @@ impl Session {
         }
         let core = self.core();
         let token = Token::generate()?;
-        let meta = fresh_meta(now, core.config.lifetime_ms, core.config.idle_ms);
-        let entry = Entry::unpublished(token.id(), Record::empty(&meta));
+        let entry = Entry::unpublished(token.id(), Record::empty(&core.config.fresh_meta(now)));
         slot.token = Some(token);
         slot.entry = Some(entry.clone());
         Ok(entry)
@@ -150,7 +151,7 @@ impl Session {
         core.check_writable()?;
         let now = core.clock.now_ms();
         if let Some(Some(entry)) = self.unit().slot.unmoved() {
-            return match entry.edit(core.dirty_queue(), now, expected, edit) {
+            return match core.edit_wherever(entry, now, expected, edit) {
                 Ok(Edited::Kept(value)) => Ok(Some(value)),
                 Ok(Edited::Replaced { value, grown, _old }) => {
                     self.unit().slot.note_modified();
@@ -173,7 +174,7 @@ impl Session {
             return Ok(None);
         }
         let entry = self.entry_for_write(&mut slot, now)?;
-        match entry.edit(core.dirty_queue(), now, expected, edit) {
+        match core.edit_wherever(&entry, now, expected, edit) {
             Ok(Edited::Kept(value)) => Ok(Some(value)),
             Ok(Edited::Replaced { value, grown, _old }) => {
                 slot.modified = true;
@@ -371,8 +372,7 @@ impl Session {
             Read::Live(record) => Ok((created, record)),
             Read::Due | Read::Gone => {
                 drop(slot);
-                core.expire(&entry, now);
-                Err(revoked())
+                core.record_elsewhere(&entry, now).map(|record| (false, record)).ok_or_else(revoked)
             }
         }
     }

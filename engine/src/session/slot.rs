@@ -11,6 +11,7 @@
 
 use std::ops::{Deref, DerefMut};
 
+use super::Claim;
 use crate::cache::EntryRef;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::token::Token;
@@ -39,6 +40,12 @@ pub(super) struct Slot {
     pub(super) must_wait: bool,
     /// The client holds a cookie that should be removed.
     pub(super) remove: bool,
+    /// The client's copy of the token must be told of a later deadline or another persistence.
+    pub(super) reissue: bool,
+    /// This request chose the deadline: a renewal leaves it alone.
+    pub(super) deadline_set: bool,
+    /// Data of other sessions that this one was given: theirs to have back until the commit.
+    pub(super) claims: Vec<Claim>,
     /// The token of the next renewal, drawn early because the application asked for it (`handover`).
     pub(super) next: Option<Box<Token>>,
     /// The application delivers the token itself (`handover`).

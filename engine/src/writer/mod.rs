@@ -18,7 +18,7 @@ use crate::cache::{Amend, EntryRef, Phase, Pick, WriteMode};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, StoreError, StoreErrorKind};
 use crate::store::{Change, DynStore, Outcome};
-use crate::sync::Duration;
+use crate::sync::{Duration, Ordering};
 use crate::token::SessionId;
 
 /// Changes per transaction: long enough to share its cost, short enough that a waiter behind it waits little.
@@ -267,6 +267,7 @@ impl Core {
     pub(crate) fn keep_house(&self) {
         let now = self.clock.now_ms();
         self.turn_wheel(now);
+        self.aliases.purge(now);
         if self.is_latched() {
             return;
         }
@@ -295,7 +296,12 @@ impl Core {
     /// Handles up to a slice of the wheel's due items.
     pub(crate) fn turn_wheel(&self, now: u64) {
         let mut due = Vec::new();
-        let more = self.wheel.lock().advance(now / 1000, Self::WHEEL_SLICE, &mut due);
+        let more = {
+            let mut wheel = self.wheel.lock();
+            let more = wheel.advance(now / 1000, Self::WHEEL_SLICE, &mut due);
+            self.wheel_len.store(wheel.len(), Ordering::Relaxed);
+            more
+        };
         for item in due {
             #[expect(clippy::cast_possible_truncation, reason = "entries keep the low 32 bits of their tick")]
             let Some(entry) = self.cache.get_by_bucket(item.hash, item.tick as u32) else { continue };
@@ -349,6 +355,7 @@ impl Phase {
             Self::Renewed => "renewed",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
+            Self::Merging => "merging",
         }
     }
 }

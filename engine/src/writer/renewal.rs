@@ -29,8 +29,10 @@ use crate::token::SessionId;
 pub(crate) enum Lifetime {
     /// It starts anew: `renew`.
     Restart,
-    /// It stays: `rotate`.
+    /// It stays, because the request chose it.
     Keep,
+    /// It stays, and the old token goes on working for a while: `rotate`.
+    Rotate,
 }
 
 /// A session on its way to a new id.
@@ -75,7 +77,12 @@ impl Renewal {
     fn moved(&self, core: &Core, record: &Record, now: u64, version: u64) -> Record {
         let mut meta = record.meta();
         meta.version = version;
-        meta.last_seen = now;
+        // A rotation happens by itself, also in a request that is no use of the session.
+        meta.last_seen = match self.lifetime {
+            Lifetime::Rotate => meta.last_seen.max(self.old.last_seen()),
+            Lifetime::Restart | Lifetime::Keep => now,
+        };
+        meta.issued_at = now;
         if self.lifetime == Lifetime::Restart {
             meta.deadline = now.saturating_add(core.config.lifetime_ms);
         }
@@ -160,14 +167,17 @@ impl Renewal {
     /// Swaps the entries in memory.
     fn finish(&self, core: &Core, stored: Option<&Record>) -> Result<EntryRef> {
         let now = core.clock.now_ms();
+        let grace = self.lifetime == Lifetime::Rotate && core.config.life.grace_ms > 0;
+        // Before the old entry is gone, so that whoever finds it gone finds the alias.
+        let aliases = grace.then(|| core.aliases.lock());
         match self.old.finish_renewal() {
             Ok(newest) => {
-                let bytes = newest.byte_len();
                 let changed = stored.is_some_and(|s| !s.ptr_eq(&newest));
                 let record = self.moved(core, &newest, now, if changed { 2 } else { 1 });
-                Ok(core.moved(&self.old, bytes, self.new_id, record, stored.is_some(), changed))
+                Ok(core.moved(&self.old, self.new_id, record, stored.is_some(), changed, aliases))
             }
             Err(error) => {
+                drop(aliases);
                 // Destroyed in the meantime: logout wins, and the row under the new id must go.
                 if stored.is_some() {
                     core.queue.push_delete(self.new_id);

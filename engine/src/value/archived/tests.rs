@@ -50,6 +50,8 @@ fn meta() -> Meta {
         deadline: u64::MAX,
         idle_timeout: None,
         authenticated_at: None,
+        issued_at: 1,
+        anonymous_idle: false,
         persistent: false,
     }
 }

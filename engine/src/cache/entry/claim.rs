@@ -1,0 +1,92 @@
+//! Taking a session's data for a merge into another session, so that it can be given back. The merge itself is
+//! `session/merge.rs`.
+//!
+//! A claimed entry has no record, so everyone who holds it sees it gone; it stays in the map and off the queue,
+//! so no load brings its row back and no writer deletes it. It is then settled (deleted, as if destroyed) or
+//! given back, as a new entry in its place. A logout meanwhile wins: then there is nothing to give back.
+
+use super::{DIRTY, Entry, EntryRef, IN_FLIGHT, Phase, QUEUED, RENEWING, REPLACE, STORED};
+use crate::cache::Cache;
+use crate::record::Record;
+use crate::writer::Queue;
+
+/// What came of [`EntryRef::claim`].
+pub(crate) enum Claimed {
+    /// The data.
+    Taken(Record),
+    /// It is being renewed, or has changes that its row has not: look again after a flush.
+    Busy,
+    /// It is gone, or due.
+    Gone,
+}
+
+impl EntryRef {
+    /// Takes the record of a session in service. Unless `dirty` is allowed, only if the store has it as it is,
+    /// so that a crash before the merge is stored loses nothing.
+    pub(crate) fn claim(&self, now: u64, dirty: bool) -> Claimed {
+        let mut slot = self.record.write();
+        let flags = self.flags();
+        match &*slot {
+            Some(record) if now < self.expiry(record) && self.phase() == Phase::Live => {}
+            _ => return Claimed::Gone,
+        }
+        if flags & RENEWING != 0 || (!dirty && flags & (DIRTY | IN_FLIGHT) != 0) {
+            return Claimed::Busy;
+        }
+        let Some(record) = slot.take() else { return Claimed::Gone };
+        self.set_phase(Phase::Merging);
+        Claimed::Taken(record)
+    }
+
+    /// The claimed data has found its place: the row will be deleted. `false` if somebody ended it before.
+    pub(crate) fn settle_claim(&self, queue: Option<&Queue>) -> bool {
+        let _slot = self.record.write();
+        if self.phase() != Phase::Merging {
+            return false;
+        }
+        self.set_phase(Phase::Destroyed);
+        self.enqueue(queue);
+        true
+    }
+
+    /// The claimed data has found no place: a new entry with it takes this one's. `None` if somebody ended it
+    /// before.
+    pub(crate) fn give_claim_back(
+        &self,
+        cache: &Cache,
+        queue: Option<&Queue>,
+        record: Record,
+    ) -> Option<EntryRef> {
+        // Held until the new entry is in the map: a logout comes before and ends this one, or after and finds
+        // that one.
+        let _slot = self.record.write();
+        if self.phase() != Phase::Merging {
+            return None;
+        }
+        let clean = self.flags() & (DIRTY | IN_FLIGHT | QUEUED | STORED | REPLACE) == STORED;
+        let flags = match queue {
+            None => DIRTY,
+            Some(_) if clean => STORED,
+            Some(_) => DIRTY | QUEUED | STORED | REPLACE,
+        };
+        let bytes = record.byte_len();
+        let new = Entry::make(*self.id(), Some(record), Phase::Live, flags);
+        new.touch(self.last_seen());
+        self.set_phase(Phase::Renewed);
+        if !cache.replace(self, &new, bytes) {
+            return None;
+        }
+        if let Some(queue) = queue.filter(|_| !clean) {
+            queue.push_dirty(new.clone());
+        }
+        Some(new)
+    }
+
+    /// Ends a claimed session for good. The caller holds the write lock and has found no record.
+    pub(super) fn end_claimed(&self, queue: Option<&Queue>, reason: Phase) {
+        if self.phase() == Phase::Merging && reason != Phase::Expired {
+            self.set_phase(reason);
+            self.enqueue(queue);
+        }
+    }
+}
