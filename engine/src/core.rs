@@ -7,12 +7,14 @@ use crate::cache::{Cache, Entry, EntryRef, Phase};
 use crate::clock::EngineClock;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
-use crate::observer::{Event, Observer, notify};
+use crate::observer::{Event, Observer, RevokedBy, notify};
+use crate::owner::{Gates, Moving};
 use crate::record::Record;
 use crate::stats::{Counters, Health, Stats};
 use crate::store::{DynStore, Row};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::token::SessionId;
+use crate::watch::Watches;
 use crate::wheel::Wheel;
 use crate::writer::{Queue, closed};
 
@@ -25,6 +27,11 @@ pub(crate) struct Core {
     pub(crate) queue: Queue,
     pub(crate) store: Option<Arc<dyn DynStore>>,
     pub(crate) counters: Counters,
+    /// Targets of renewals under way.
+    pub(crate) moving: Moving,
+    /// Logins under a limit of sessions per owner, one of an owner at a time.
+    pub(crate) gates: Gates,
+    pub(crate) watches: Watches,
     observer: Option<Arc<dyn Observer>>,
     health: Mutex<Health>,
     /// The store takes no more writes.
@@ -43,6 +50,24 @@ pub(crate) enum Published {
     Taken,
     /// It expired before its response head was produced.
     Over,
+}
+
+/// How a session ends, and by whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Destroyed,
+    Expired,
+    Revoked(RevokedBy),
+}
+
+impl Ending {
+    fn phase(self) -> Phase {
+        match self {
+            Self::Destroyed => Phase::Destroyed,
+            Self::Expired => Phase::Expired,
+            Self::Revoked(_) => Phase::Revoked,
+        }
+    }
 }
 
 /// Tries of a load that keeps being overtaken by removals of the same stripe.
@@ -74,6 +99,9 @@ impl Core {
             queue: Queue::new(),
             store,
             counters: Counters::default(),
+            moving: Moving::default(),
+            gates: Gates::new(),
+            watches: Watches::new(),
             observer,
             health: Mutex::new(Health::Ok),
             latched: AtomicBool::new(false),
@@ -123,7 +151,7 @@ impl Core {
             return;
         }
         // It fails only if the session ended meanwhile.
-        let _ = entry.edit(self.dirty_queue(), now, None, |record, meta| {
+        let _ = entry.edit(self.follow(), now, None, |record, meta| {
             if now.saturating_sub(record.last_seen()) < Config::touch_interval(record.idle_timeout_ms()) {
                 return Ok((None, ()));
             }
@@ -131,8 +159,15 @@ impl Core {
         });
     }
 
-    /// Reads `id` from the store into the cache.
+    /// Reads `id` from the store into the cache, to be used.
     pub(crate) async fn load(&self, id: &SessionId) -> Result<Option<EntryRef>> {
+        let Some(entry) = self.fetch(id, true).await? else { return Ok(None) };
+        Ok(self.use_entry(entry, self.clock.now_ms()))
+    }
+
+    /// Reads `id` from the store into the cache. The entry may be over by the time it is there. Without `touch`
+    /// it is not used, and so among the first to be evicted.
+    pub(crate) async fn fetch(&self, id: &SessionId, touch: bool) -> Result<Option<EntryRef>> {
         let Some(store) = &self.store else { return Ok(None) };
         self.counters.misses.add(1);
         for _ in 0..LOAD_TRIES {
@@ -161,7 +196,9 @@ impl Core {
                 return Ok(None);
             }
             let entry = Entry::loaded(*id, record);
-            entry.touch(now);
+            if touch {
+                entry.touch(now);
+            }
             self.make_room().await?;
             let at = entry.expires_at();
             match self.cache.insert_loaded(&entry, seen) {
@@ -169,10 +206,10 @@ impl Core {
                     if let Some(at) = at {
                         self.arm(&entry, at);
                     }
-                    return Ok(self.use_entry(entry, now));
+                    return Ok(Some(entry));
                 }
                 Ok(false) => {}
-                Err(present) => return Ok(self.use_entry(present, now)),
+                Err(present) => return Ok(Some(present)),
             }
         }
         Err(StoreError::new(
@@ -183,7 +220,7 @@ impl Core {
         .into())
     }
 
-    fn quarantine(&self, id: &SessionId, reason: &str) {
+    pub(crate) fn quarantine(&self, id: &SessionId, reason: &str) {
         if self.queue.push_quarantine(*id) {
             self.counters.quarantined.add(1);
             tracing::error!(target: "sessile", reason, "a stored session failed its check and was quarantined");
@@ -234,7 +271,7 @@ impl Core {
         if self.cache.insert(entry, 0).is_err() {
             return Published::Taken;
         }
-        let Some(bytes) = entry.publish(self.dirty_queue()) else {
+        let Some(bytes) = entry.publish(self.follow()) else {
             self.cache.remove(entry);
             return Published::Over;
         };
@@ -252,69 +289,87 @@ impl Core {
         self.notify(|| Event::Created { id: *entry.id() });
     }
 
-    /// Ends a session; every handle sees it before this returns.
-    pub(crate) fn end(&self, entry: &EntryRef, reason: Phase) -> bool {
-        let Some(bytes) = entry.revoke(self.dirty_queue(), reason) else { return false };
-        self.ended(entry, bytes, reason);
-        true
+    /// Ends a session; every handle sees it before this returns. Also one that was never published, of which only
+    /// its own request knows.
+    pub(crate) fn end(&self, entry: &EntryRef, ending: Ending) -> bool {
+        self.end_if(entry, ending, |_| true)
+    }
+
+    /// As [`end`](Self::end), but only if `really` says so of its record.
+    pub(crate) fn end_if(
+        &self,
+        entry: &EntryRef,
+        ending: Ending,
+        really: impl FnOnce(&Record) -> bool,
+    ) -> bool {
+        let bytes = entry.revoke(self.follow(), ending.phase(), really);
+        if let Some(bytes) = bytes {
+            self.ended(entry, bytes, ending);
+        }
+        self.watches.wake(entry);
+        bytes.is_some()
     }
 
     /// Ends a session whose time has come.
     pub(crate) fn expire(&self, entry: &EntryRef, now: u64) {
-        if let Some(bytes) = entry.expire(self.dirty_queue(), now) {
-            self.ended(entry, bytes, Phase::Expired);
+        if let Some(bytes) = entry.expire(self.follow(), now) {
+            self.ended(entry, bytes, Ending::Expired);
+            self.watches.wake(entry);
         }
     }
 
-    fn ended(&self, entry: &EntryRef, bytes: usize, reason: Phase) {
+    fn ended(&self, entry: &EntryRef, bytes: usize, ending: Ending) {
         self.cache.freed(bytes);
         if self.store.is_none() {
             self.cache.remove(entry);
+        } else if entry.is_renewing() {
+            // Its row may be, or come to be, under the new id. Whoever waits for the renewal may take long to
+            // find out that it has failed; the deletion must not.
+            for to in self.moving.targets(entry) {
+                self.moving.give_up(&to);
+                self.queue.push_delete(to);
+            }
         }
         let id = *entry.id();
-        tracing::debug!(target: "sessile", reason = reason.describe(), "a session ended");
-        match reason {
-            Phase::Destroyed => {
+        tracing::debug!(target: "sessile", reason = ending.phase().describe(), "a session ended");
+        match ending {
+            Ending::Destroyed => {
                 self.counters.destroyed.add(1);
                 self.notify(|| Event::Destroyed { id });
             }
-            Phase::Expired => {
+            Ending::Expired => {
                 self.counters.expired.add(1);
                 self.notify(|| Event::Expired { id });
             }
-            _ => {
-                self.counters.revoked.add(1);
-                self.notify(|| Event::Revoked { id });
-            }
+            Ending::Revoked(by) => self.revoked(&id, by),
         }
+    }
+
+    /// Counts and tells a revocation.
+    pub(crate) fn revoked(&self, id: &SessionId, by: RevokedBy) {
+        self.counters.revoked.add(1);
+        self.notify(|| Event::Revoked { id: *id, by });
     }
 
     /// Revokes a session by id, cached or not.
     pub(crate) fn revoke(&self, id: &SessionId) {
         loop {
             if let Some(entry) = self.cache.get(id) {
-                self.end(&entry, Phase::Revoked);
+                self.end(&entry, Ending::Revoked(RevokedBy::Id));
                 return;
             }
-            if self.store.is_none() {
-                return;
-            }
-            let tombstone = Entry::tombstone(*id);
-            if self.cache.insert(&tombstone, 0).is_ok() {
-                self.queue.push_dirty(tombstone);
-                self.counters.revoked.add(1);
-                self.notify(|| Event::Revoked { id: *id });
+            if self.store.is_none() || self.bury(id, None, RevokedBy::Id) {
                 return;
             }
         }
     }
 
-    /// The second half of a renewal: `old` has given up its record of `bytes` bytes; the session goes on as
-    /// `id`.
-    pub(crate) fn moved(
+    /// The second half of a renewal, under the lock of `old`: its session goes on as `id` with `record`. From
+    /// here on the new entry can be found, and the index of owners and those who walk it know of it.
+    pub(crate) fn succeed(
         &self,
         old: &EntryRef,
-        bytes: usize,
+        old_owner: Option<&str>,
         id: SessionId,
         record: Record,
         stored: bool,
@@ -327,14 +382,21 @@ impl Core {
         }
         // A fresh random id of 256 bits is not taken.
         let _ = self.cache.insert(&entry, size);
+        entry.succeed(old.id(), old_owner, &self.cache.owners);
+        entry
+    }
+
+    /// The rest of a renewal: `old` has given up its record of `bytes` bytes.
+    pub(crate) fn moved(&self, old: &EntryRef, bytes: usize, entry: &EntryRef) {
+        self.moving.end(entry.id());
         if let Some(at) = entry.expires_at() {
-            self.arm(&entry, at);
+            self.arm(entry, at);
         }
         self.cache.freed(bytes);
         self.cache.remove(old);
+        self.watches.wake(old);
         self.counters.renewed.add(1);
-        self.notify(|| Event::Renewed { from: *old.id(), to: id });
-        entry
+        self.notify(|| Event::Renewed { from: *old.id(), to: *entry.id() });
     }
 
     /// Files `entry` in the wheel for `at` ms. It may be touched or extended meanwhile: the wheel looks again
@@ -375,6 +437,7 @@ impl Core {
     pub(crate) fn set_closed(&self) {
         self.closed.store(true, Ordering::Release);
         *self.health.lock() = Health::Closed;
+        self.watches.wake_all();
     }
 
     /// Whether a write may be accepted now.
@@ -466,7 +529,7 @@ impl Core {
 
 /// When a stored session's idle timeout ends at the latest: uses are written down only every touch interval,
 /// so the latest use may be that much later than the record says.
-fn stored_idle_end(record: &Record) -> u64 {
+pub(crate) fn stored_idle_end(record: &Record) -> u64 {
     match record.idle_timeout_ms() {
         0 => u64::MAX,
         idle => record.last_seen().saturating_add(idle).saturating_add(Config::touch_interval(idle)),

@@ -22,6 +22,9 @@ pub enum ErrorKind {
     InvalidKey,
     /// A limit of the record would be exceeded: bytes, number of keys or nesting depth.
     Limit,
+    /// The owner has as many sessions as are allowed; see
+    /// [`Builder::max_sessions_per_owner`](crate::Builder::max_sessions_per_owner).
+    OwnerLimit,
     /// The value could not be serialized.
     Serialize,
     /// A time argument is in the past, or beyond what a record can hold.

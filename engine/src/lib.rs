@@ -23,7 +23,9 @@ mod config;
 mod core;
 mod engine;
 mod error;
+mod iterate;
 mod observer;
+mod owner;
 pub mod record;
 mod session;
 #[cfg(all(test, feature = "shuttle"))]
@@ -33,13 +35,18 @@ pub mod store;
 mod sync;
 mod token;
 pub mod value;
+mod watch;
 mod wheel;
 mod writer;
 
 pub use crate::config::{Builder, Durability};
 pub use crate::engine::{Begin, Engine};
 pub use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
-pub use crate::observer::{Event, Observer};
-pub use crate::session::{Commit, Delivery, Issue, Session, Snapshot, Status, Transaction};
+pub use crate::iterate::Page;
+pub use crate::observer::{Event, Observer, RevokedBy};
+pub use crate::owner::{OwnerLimit, SessionInfo};
+pub use crate::session::{
+    Changed, Commit, Delivery, Ended, Issue, Revoked, Session, Snapshot, Status, Transaction,
+};
 pub use crate::stats::{Health, Stats};
 pub use crate::token::{EncodedToken, ParseSessionIdError, SessionId, Token};

@@ -452,7 +452,7 @@ fn shuttle_revoke_against_load() {
                 }
             })
         };
-        block_on(engine.revoke(&token.id())).expect("revokes");
+        block_on(engine.destroy_session(&token.id())).expect("revokes");
         assert!(!alive(&engine, &token));
         assert!(!alive(&self::engine(&store), &token), "durable when revoke returns");
         other.join().expect("joins");

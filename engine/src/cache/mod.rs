@@ -3,7 +3,7 @@
 //!
 //! Memory: a session costs its record (a 16-byte header and the archived bytes), an [`Entry`] of 72 bytes
 //! with its count, and 9 to 20 bytes of map slot, each allocation rounded up by the allocator, plus 12 bytes
-//! in the wheel.
+//! in the wheel; with an owner, 24 more for its place in the index.
 
 mod entry;
 mod evict;
@@ -13,6 +13,7 @@ use hashbrown::HashTable;
 pub(crate) use self::entry::{
     Amend, Edited, Entry, EntryRef, Phase, Pick, Read, WriteMode, fresh_meta, revoked,
 };
+use crate::owner::{MEMBER_BYTES, OwnerIndex};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::token::SessionId;
 
@@ -37,6 +38,8 @@ pub(crate) struct Cache {
     /// Bytes of all entries in the map.
     used: AtomicUsize,
     len: AtomicUsize,
+    /// The sessions in the map by owner.
+    pub(crate) owners: OwnerIndex,
     /// Counts removals per stripe of ids; see [`removals`](Self::removals).
     removals: Box<[AtomicU32]>,
     evict_cursor: AtomicUsize,
@@ -55,6 +58,7 @@ impl Cache {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             used: AtomicUsize::new(0),
             len: AtomicUsize::new(0),
+            owners: OwnerIndex::new(),
             removals: (0..STRIPES).map(|_| AtomicU32::new(0)).collect(),
             evict_cursor: AtomicUsize::new(0),
         }
@@ -76,6 +80,41 @@ impl Cache {
         found
     }
 
+    /// As [`get`](Self::get), for those who look without using the session: it counts as no hit.
+    pub(crate) fn peek(&self, id: &SessionId) -> Option<EntryRef> {
+        let hash = id.bucket();
+        self.shard(hash).map.read().find(hash, |e| e.id() == id).cloned()
+    }
+
+    /// The entry that a member of the index stands for.
+    pub(crate) fn member(&self, hash: u64) -> Option<EntryRef> {
+        self.shard(hash).map.read().find(hash, |e| e.id().bucket() == hash).cloned()
+    }
+
+    /// Entries of shard `shard` with ids behind `after`, sorted, at most `limit`. `None` if there is no such
+    /// shard.
+    pub(crate) fn in_order(
+        &self,
+        shard: usize,
+        after: Option<&SessionId>,
+        limit: usize,
+    ) -> Option<Vec<EntryRef>> {
+        let map = self.shards.get(shard)?.map.read();
+        let mut found: Vec<_> = map.iter().filter(|e| after.is_none_or(|a| e.id() > a)).cloned().collect();
+        drop(map);
+        if found.len() > limit && limit > 0 {
+            found.select_nth_unstable_by(limit - 1, |a, b| a.id().cmp(b.id()));
+        }
+        found.truncate(limit);
+        found.sort_unstable_by(|a, b| a.id().cmp(b.id()));
+        Some(found)
+    }
+
+    /// The shard of an id.
+    pub(crate) fn shard_of(id: &SessionId) -> usize {
+        shard_of(id.bucket())
+    }
+
     /// Finds an entry by the bucket hash alone, for the wheel. Two ids that share 64 bits are told apart by
     /// the tick they are armed for, and at worst one of them is expired when it is next looked at.
     pub(crate) fn get_by_bucket(&self, hash: u64, armed: u32) -> Option<EntryRef> {
@@ -86,6 +125,11 @@ impl Cache {
     /// while it changed may have read a row that has been superseded since, and must read again.
     pub(crate) fn removals(&self, id: &SessionId) -> u32 {
         self.removals[stripe(id)].load(Ordering::SeqCst)
+    }
+
+    /// All removal counters, for a listing.
+    pub(crate) fn all_removals(&self) -> Removals {
+        Removals(self.removals.iter().map(|n| n.load(Ordering::SeqCst)).collect())
     }
 
     /// Adds `entry`, whose record is `bytes` long, unless its id is present; then the present one is returned.
@@ -115,6 +159,7 @@ impl Cache {
             return Ok(false);
         }
         map.insert_unique(hash, entry.clone(), |e| e.id().bucket());
+        entry.add_to(&self.owners);
         drop(map);
         self.counted(bytes);
         Ok(true)
@@ -154,7 +199,7 @@ impl Cache {
 
     /// Bytes in use, by the formula of the module's documentation.
     pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        self.used.load(Ordering::Relaxed) + self.owners.len() * MEMBER_BYTES
     }
 
     /// Entries in the map, tombstones included.
@@ -165,6 +210,15 @@ impl Cache {
     /// Lookups that found an entry.
     pub(crate) fn hits(&self) -> u64 {
         self.shards.iter().map(|s| s.hits.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// The removal counters at some time.
+pub(crate) struct Removals(Box<[u32]>);
+
+impl Removals {
+    pub(crate) fn of(&self, id: &SessionId) -> u32 {
+        self.0[stripe(id)]
     }
 }
 

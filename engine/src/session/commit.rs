@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use super::login::counted_owner;
 use super::{Session, Slot};
 use crate::cache::{Entry, EntryRef, Phase, Read};
 use crate::clock::from_ms_saturating;
 use crate::config::Durability;
-use crate::core::{Core, Published};
+use crate::core::{Core, Ending, Published};
 use crate::engine::polled_after_completion;
 use crate::error::{Error, ErrorKind, Result};
+use crate::observer::RevokedBy;
 use crate::store::BoxFuture;
 use crate::token::Token;
 use crate::writer::{Renewal, RenewalWait};
@@ -99,6 +101,9 @@ impl Session {
             return None;
         }
         let mut slot = self.unit().slot.lock();
+        if counted_owner(core, &slot).is_some() {
+            return None;
+        }
         let published = publish(core, &mut slot);
         let issued = issue(core, &slot);
         drop(slot);
@@ -114,14 +119,15 @@ impl Session {
         self,
         unpublished: bool,
         renew: Option<crate::writer::Lifetime>,
-        wait: bool,
+        mut wait: bool,
     ) -> Result<Delivery> {
         let core = self.core().clone();
         let mut told = if self.unit().slot.lock().remove { Told::Remove } else { Told::Nothing };
         let mut orphan = None;
         if unpublished {
             core.make_room().await?;
-            let entry = publish(&core, &mut self.unit().slot.lock())?;
+            let (entry, others_ended) = self.publish_within_limit(&core).await?;
+            wait |= others_ended && core.store.is_some();
             if let Some(entry) = entry {
                 core.announce(&entry);
                 orphan = Some(Orphan { core: &core, entry: Some(entry) });
@@ -155,15 +161,15 @@ impl Session {
     async fn carry_out_renewal(&self, core: &Arc<Core>, lifetime: crate::writer::Lifetime) -> Result<()> {
         let token = Token::generate()?;
         let Some(old) = self.unit().slot.lock().entry.clone() else { return Ok(()) };
-        let renewal = Renewal::new(old, token.id(), lifetime);
+        // Before anything else: until it is dropped, those who watch this handle wait for the outcome.
+        let under_way = self.renewal_under_way(&old);
+        let renewal = Renewal::new(old.clone(), token.id(), lifetime);
         let entry = if core.store.is_some() {
             RenewalWait::start(core.clone(), renewal).await?
         } else {
             renewal.run_in_memory(core)?
         };
-        let mut slot = self.unit().slot.lock();
-        slot.entry = Some(entry);
-        slot.token = Some(token);
+        under_way.complete(entry, token);
         Ok(())
     }
 }
@@ -183,13 +189,13 @@ struct Orphan<'a> {
 impl Drop for Orphan<'_> {
     fn drop(&mut self) {
         if let Some(entry) = self.entry.take() {
-            self.core.end(&entry, Phase::Revoked);
+            self.core.end(&entry, Ending::Revoked(RevokedBy::Undelivered));
         }
     }
 }
 
 /// Puts the slot's new session into service. `None` if it has expired already.
-fn publish(core: &Core, slot: &mut Slot) -> Result<Option<EntryRef>> {
+pub(super) fn publish(core: &Core, slot: &mut Slot) -> Result<Option<EntryRef>> {
     for _ in 0..PUBLISH_TRIES {
         let Some(entry) = slot.entry.clone() else { break };
         match core.publish(&entry) {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::{Session, Slot, Status};
 use crate::cache::{Phase, Read};
 use crate::clock::from_ms;
+use crate::core::Ending;
 use crate::error::{Error, ErrorKind, Result};
 use crate::token::SessionId;
 use crate::writer::Lifetime;
@@ -25,16 +26,19 @@ impl Session {
     }
 
     /// Assigns the session to an owner, under which it is indexed, or to nobody. Creates the session if it is
-    /// empty. When somebody logs in, call [`renew`](Self::renew) as well.
+    /// empty. When somebody logs in, use [`login`](Self::login) instead, which also renews.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] for an owner of more than 255 bytes; otherwise as [`put`](Self::put).
+    /// [`ErrorKind::Limit`] for an owner of more than 255 bytes; [`ErrorKind::OwnerLimit`] for a published session
+    /// if the number of sessions per owner is limited, since only `login` can wait for the count; otherwise as
+    /// [`put`](Self::put).
     pub fn set_owner(&self, owner: Option<&str>) -> Result<()> {
         let limits = self.core().config.limits;
-        self.edit(true, None, |record, meta| {
+        self.edit_entry(true, None, |entry, record, meta| {
             if record.owner() == owner {
                 return Ok((None, ()));
             }
+            self.check_assignment(entry, owner)?;
             Ok((Some(record.with_owner(&meta, owner, &limits)?), ()))
         })?;
         Ok(())
@@ -124,7 +128,7 @@ impl Session {
         self.ask_for_renewal(Lifetime::Keep)
     }
 
-    fn ask_for_renewal(&self, lifetime: Lifetime) -> Result<()> {
+    pub(super) fn ask_for_renewal(&self, lifetime: Lifetime) -> Result<()> {
         self.core().check_writable()?;
         let now = self.core().clock.now_ms();
         let mut slot = self.unit().slot.lock();
@@ -165,11 +169,10 @@ impl Session {
             renew: None,
             must_wait: slot.must_wait || published,
             remove: slot.remove || published,
+            renewing: slot.renewing,
         };
         drop(slot);
-        if published {
-            self.core().end(&entry, Phase::Destroyed);
-        }
+        self.core().end(&entry, Ending::Destroyed);
         Ok(())
     }
 

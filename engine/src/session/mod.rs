@@ -6,9 +6,11 @@
 
 mod commit;
 mod life;
+mod login;
 mod pool;
 mod snapshot;
 mod transaction;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use serde::de::DeserializeOwned;
 pub use self::commit::{Commit, Delivery, Issue};
 pub use self::snapshot::Snapshot;
 pub use self::transaction::Transaction;
+pub use self::watch::{Changed, Ended, Revoked};
 use crate::cache::{Edited, Entry, EntryRef, Phase, Read, fresh_meta, revoked};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
@@ -75,6 +78,8 @@ struct Slot {
     must_wait: bool,
     /// The client holds a cookie that should be removed.
     remove: bool,
+    /// This request's renewal is being carried out: an entry that ends as renewed may live on as its own.
+    renewing: bool,
 }
 
 /// What an edit makes of a record: the new one, if it changed anything, and the caller's result.
@@ -83,6 +88,11 @@ type Change<R> = Result<(Option<Record>, R)>;
 impl Session {
     pub(crate) fn begin(core: Arc<Core>, entry: Option<EntryRef>, token: Option<Token>) -> Self {
         Self { unit: Some(pool::take(core, Slot { entry, token, ..Slot::default() })) }
+    }
+
+    /// A handle for administration: there is no client to deliver anything to.
+    pub(crate) fn of_nobody(core: Arc<Core>, entry: EntryRef) -> Self {
+        Self { unit: Some(pool::take(core, Slot { entry: Some(entry), head_sent: true, ..Slot::default() })) }
     }
 
     #[expect(clippy::expect_used, reason = "only `drop` takes it")]
@@ -140,6 +150,16 @@ impl Session {
         expected: Option<&Record>,
         edit: impl FnOnce(&Record, Meta) -> Change<R>,
     ) -> Result<Option<R>> {
+        self.edit_entry(create, expected, |_, record, meta| edit(record, meta))
+    }
+
+    /// As [`edit`](Self::edit), for edits that depend on the entry's phase.
+    fn edit_entry<R>(
+        &self,
+        create: bool,
+        expected: Option<&Record>,
+        edit: impl FnOnce(&EntryRef, &Record, Meta) -> Change<R>,
+    ) -> Result<Option<R>> {
         let core = self.core();
         core.check_writable()?;
         let now = core.clock.now_ms();
@@ -149,12 +169,13 @@ impl Session {
             return Ok(None);
         }
         let entry = self.entry_for_write(&mut slot, now)?;
-        match entry.edit(core.dirty_queue(), now, expected, edit) {
+        match entry.edit(core.follow(), now, expected, |record, meta| edit(&entry, record, meta)) {
             Ok(Edited::Kept(value)) => Ok(Some(value)),
             Ok(Edited::Replaced { value, grown, _old }) => {
                 slot.modified = true;
                 drop(slot);
                 core.cache.resize(grown);
+                core.watches.wake(&entry);
                 Ok(Some(value))
             }
             Ok(Edited::Conflict) => {

@@ -238,7 +238,8 @@ impl Core {
                     )),
                 ),
             },
-            Item::Half | Item::Delete(_) | Item::Quarantine(_) => {}
+            Item::Delete(id) => self.moving.end(&id),
+            Item::Half | Item::Quarantine(_) => {}
         }
         false
     }
