@@ -66,14 +66,16 @@ impl Core {
         let mut shard = after.as_ref().map_or(0, Cache::shard_of);
         let mut after = after;
         let mut sessions = Vec::new();
-        while let Some(entries) = self.cache.in_order(shard, after.as_ref(), limit - sessions.len()) {
+        loop {
+            let wanted = limit - sessions.len();
+            let Some(entries) = self.cache.in_order(shard, after.as_ref(), wanted) else { break };
             after = entries.last().map(|e| *e.id());
             sessions.extend(entries.iter().filter_map(|e| self.seen(e)).map(shown));
             // A full page: `after` is the last id looked at, in this shard.
             if sessions.len() == limit {
                 return Page { sessions, next: after };
             }
-            if entries.is_empty() {
+            if entries.len() < wanted {
                 (shard, after) = (shard + 1, None);
             }
         }

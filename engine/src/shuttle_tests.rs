@@ -4,6 +4,9 @@
 //! `SESSILE_SCHEDULES` sets the number of schedules per test (default 10,000). A failing schedule is printed and
 //! can be replayed with `shuttle::replay`.
 
+#[path = "shuttle_owner_tests.rs"]
+mod owner;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 

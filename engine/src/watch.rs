@@ -103,7 +103,7 @@ impl Watches {
     }
 
     /// Sessions that somebody waits for.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "shuttle"))]
     pub(crate) fn len(&self) -> usize {
         self.stripes.iter().map(|s| s.lock().len()).sum()
     }
