@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use shuttle::future::block_on;
 use shuttle::thread;
 
-use super::{Writer, alive, check, commit_new, engine, open, spawn, tiny_engine};
+use super::{Writer, alive, check, commit_new, engine, open, tiny_engine};
 use crate::store::MemoryStore;
 use crate::{Delivery, Ended, Engine, ErrorKind, OwnerLimit, SessionId, Token};
 
@@ -44,7 +44,7 @@ fn shuttle_a_listing_misses_nothing_while_sessions_are_evicted_and_loaded() {
         let writer = Writer::start(&engine);
         let other = {
             let (engine, tokens) = (engine.clone(), tokens.clone());
-            spawn(move || {
+            thread::spawn(move || {
                 for token in tokens.iter() {
                     open(&engine, token).update("n", |n: Option<u32>| n.unwrap_or(90) + 1).expect("updates");
                 }
@@ -74,7 +74,7 @@ fn shuttle_a_listing_shows_a_renewed_session_once() {
             let writer = Writer::start(&engine);
             let other = {
                 let (engine, token) = (engine.clone(), token.clone());
-                spawn(move || {
+                thread::spawn(move || {
                     let session = open(&engine, &token);
                     session.renew().expect("asks");
                     block_on(session.commit()).expect("commits");
@@ -101,7 +101,7 @@ fn shuttle_a_listing_is_right_while_a_renewal_is_given_up() {
         let writer = Writer::start(&engine);
         let other = {
             let (engine, token) = (engine.clone(), token.clone());
-            spawn(move || {
+            thread::spawn(move || {
                 let session = open(&engine, &token);
                 session.renew().expect("asks");
                 let mut commit = Box::pin(session.commit());
@@ -152,7 +152,7 @@ fn shuttle_destroy_all_catches_a_session_that_is_renewed() {
             let writer = Writer::start(&engine);
             let other = {
                 let (engine, token) = (engine.clone(), token.clone());
-                spawn(move || {
+                thread::spawn(move || {
                     let session = open(&engine, &token);
                     let _ = session.renew();
                     match block_on(session.commit()).expect("commits") {
@@ -191,7 +191,7 @@ fn shuttle_destroy_all_spares_the_excepted_session_wherever_it_moves() {
         let writer = Writer::start(&engine);
         let other = {
             let (engine, mine) = (engine.clone(), mine.clone());
-            spawn(move || {
+            thread::spawn(move || {
                 let session = open(&engine, &mine);
                 session.renew().expect("nobody ends it");
                 block_on(session.commit()).expect("commits");
@@ -217,7 +217,7 @@ fn shuttle_destroy_all_against_eviction_load_and_reassignment() {
         let kept = Arc::new(AtomicBool::new(false));
         let other = {
             let (engine, tokens, kept) = (engine.clone(), tokens.clone(), kept.clone());
-            spawn(move || {
+            thread::spawn(move || {
                 let _ = open(&engine, &tokens[0]).update("n", |n: Option<u32>| n.unwrap_or(0) + 1);
                 open(&engine, &tokens[1]).put("x", &1).expect("b is not ended");
                 let session = open(&engine, &tokens[2]);
@@ -258,7 +258,7 @@ fn shuttle_racing_logins_keep_the_limit() {
                     .into_iter()
                     .map(|token| {
                         let engine = engine.clone();
-                        spawn(move || {
+                        thread::spawn(move || {
                             let session = block_on(engine.session(token.as_ref())).expect("begins");
                             let done = match block_on(session.login("a")) {
                                 Ok(()) => block_on(session.commit()),
@@ -303,11 +303,11 @@ fn shuttle_no_wake_up_is_lost() {
         let session = open(&engine, &token);
         let watcher = {
             let session = session.clone();
-            spawn(move || block_on(session.revoked()))
+            thread::spawn(move || block_on(session.revoked()))
         };
         let teller = {
             let mut changed = session.changed();
-            spawn(move || {
+            thread::spawn(move || {
                 let mut last = 0;
                 // Ends when the session does; a lost wake-up would be a deadlock.
                 while let Some(snapshot) = block_on(&mut changed) {
@@ -333,7 +333,7 @@ fn shuttle_a_change_is_told() {
         let mut changed = open(&engine, &token).changed();
         let other = {
             let (engine, token) = (engine.clone(), token.clone());
-            spawn(move || {
+            thread::spawn(move || {
                 let session = open(&engine, &token);
                 session.put("n", &1_u32).expect("puts");
                 session.put("n", &2_u32).expect("puts");
@@ -359,7 +359,7 @@ fn shuttle_an_own_renewal_is_no_revocation() {
         let session = open(&engine, &token);
         let watcher = {
             let session = session.clone();
-            spawn(move || (block_on(session.revoked()), session.id().is_some()))
+            thread::spawn(move || (block_on(session.revoked()), session.id().is_some()))
         };
         session.renew().expect("asks");
         let new = commit_new(&session);
@@ -382,9 +382,9 @@ fn shuttle_anothers_renewal_and_the_engines_end_are_told() {
         let (first, second) = (super::stored(&engine), super::stored(&engine));
         let writer = Writer::start(&engine);
         let held = open(&engine, &first);
-        let renewed = spawn(move || block_on(held.revoked()));
+        let renewed = thread::spawn(move || block_on(held.revoked()));
         let held = open(&engine, &second);
-        let closed = spawn(move || block_on(held.revoked()));
+        let closed = thread::spawn(move || block_on(held.revoked()));
         let session = open(&engine, &first);
         session.renew().expect("asks");
         commit_new(&session);

@@ -193,7 +193,7 @@ fn changes_are_told_and_uses_are_not() {
     let Poll::Ready(Some(snapshot)) = poll(&mut changed, &wakes) else { panic!("it changed") };
     assert_eq!(snapshot.i64("n").unwrap(), Some(2), "told as one");
     assert!(poll(&mut changed, &wakes).is_pending());
-    for change in [|s: &Session| s.set_owner(Some("u")), |s| s.clear()] {
+    for change in [|s: &Session| s.set_owner(Some("u")), |s: &Session| s.clear()] {
         change(&session).unwrap();
         assert_eq!(woken(&wakes), 1);
         assert!(poll(&mut changed, &wakes).is_ready());
