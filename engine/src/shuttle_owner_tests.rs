@@ -55,6 +55,8 @@ fn shuttle_a_listing_misses_nothing_while_sessions_are_evicted_and_loaded() {
         }
         other.join().expect("joins");
         writer.finish(&engine);
+        let cache = &engine.core().cache;
+        assert_eq!(cache.owners.len(), cache.len(), "a member per cached session, none for evicted ones");
         assert_eq!(of(&engine, "a"), expected);
         assert_eq!(of(&self::engine(&store), "a"), expected);
     });

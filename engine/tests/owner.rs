@@ -344,7 +344,7 @@ fn the_oldest_login_makes_room() {
         })
         .open(store.clone())
         .unwrap();
-    let mut login_later = || {
+    let login_later = || {
         clock.advance(Duration::from_secs(1));
         login(&engine, "u")
     };

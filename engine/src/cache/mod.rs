@@ -127,6 +127,12 @@ impl Cache {
         self.removals[stripe(id)].load(Ordering::SeqCst)
     }
 
+    /// Makes whoever has read the row of `id` read again: it has been deleted without having had an entry.
+    pub(crate) fn note_removal(&self, id: &SessionId) {
+        let _map = self.shard(id.bucket()).map.write();
+        self.removals[stripe(id)].fetch_add(1, Ordering::SeqCst);
+    }
+
     /// All removal counters, for a listing.
     pub(crate) fn all_removals(&self) -> Removals {
         Removals(self.removals.iter().map(|n| n.load(Ordering::SeqCst)).collect())

@@ -238,7 +238,11 @@ impl Core {
                     )),
                 ),
             },
-            Item::Delete(id) => self.moving.end(&id),
+            Item::Delete(id) => {
+                // First, so that the row is not believed by anyone who does not see the target any more.
+                self.cache.note_removal(&id);
+                self.moving.end(&id);
+            }
             Item::Half | Item::Quarantine(_) => {}
         }
         false
