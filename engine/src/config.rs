@@ -135,8 +135,8 @@ impl Builder {
 
     /// How many sessions an owner may have at a time, and what happens to the next. Default: any number.
     ///
-    /// A [`login`](crate::Session::login) on a session that exists counts at once; a new session counts when it is published,
-    /// with its response head. Logins of one owner come in one after another, so the limit is never exceeded,
+    /// A [`login`](crate::Session::login) on a session that exists counts at once; a new session counts when it is
+    /// published, with its response head. Logins of one owner come in one after another, so the limit is never exceeded,
     /// also between racing ones: who comes first is in. A new session that `login` let pass and that
     /// finds the limit reached when it is published ([`OwnerLimit::Refuse`]) fails its commit with
     /// [`ErrorKind::OwnerLimit`]. Sessions that exceed the limit when it is introduced stay until their owner

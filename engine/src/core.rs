@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use crate::cache::{Cache, Entry, EntryRef, Phase};
+use crate::cache::{Cache, Entry, EntryRef};
 use crate::clock::EngineClock;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
-use crate::observer::{Event, Observer, RevokedBy, notify};
+use crate::observer::{Event, Observer, notify};
 use crate::owner::{Gates, Moving};
 use crate::record::Record;
 use crate::stats::{Counters, Health, Stats};
@@ -50,24 +50,6 @@ pub(crate) enum Published {
     Taken,
     /// It expired before its response head was produced.
     Over,
-}
-
-/// How a session ends, and by whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
-    Destroyed,
-    Expired,
-    Revoked(RevokedBy),
-}
-
-impl Ending {
-    fn phase(self) -> Phase {
-        match self {
-            Self::Destroyed => Phase::Destroyed,
-            Self::Expired => Phase::Expired,
-            Self::Revoked(_) => Phase::Revoked,
-        }
-    }
 }
 
 /// Tries of a load that keeps being overtaken by removals of the same stripe.
@@ -115,7 +97,7 @@ impl Core {
         self.store.as_ref().map(|_| &self.queue)
     }
 
-    fn notify(&self, event: impl FnOnce() -> Event) {
+    pub(crate) fn notify(&self, event: impl FnOnce() -> Event) {
         notify(self.observer.as_deref(), event);
     }
 
@@ -287,81 +269,6 @@ impl Core {
     /// under the handle's lock.
     pub(crate) fn announce(&self, entry: &EntryRef) {
         self.notify(|| Event::Created { id: *entry.id() });
-    }
-
-    /// Ends a session; every handle sees it before this returns. Also one that was never published, of which only
-    /// its own request knows.
-    pub(crate) fn end(&self, entry: &EntryRef, ending: Ending) -> bool {
-        self.end_if(entry, ending, |_| true)
-    }
-
-    /// As [`end`](Self::end), but only if `really` says so of its record.
-    pub(crate) fn end_if(
-        &self,
-        entry: &EntryRef,
-        ending: Ending,
-        really: impl FnOnce(&Record) -> bool,
-    ) -> bool {
-        let bytes = entry.revoke(self.follow(), ending.phase(), really);
-        if let Some(bytes) = bytes {
-            self.ended(entry, bytes, ending);
-        }
-        self.watches.wake(entry);
-        bytes.is_some()
-    }
-
-    /// Ends a session whose time has come.
-    pub(crate) fn expire(&self, entry: &EntryRef, now: u64) {
-        if let Some(bytes) = entry.expire(self.follow(), now) {
-            self.ended(entry, bytes, Ending::Expired);
-            self.watches.wake(entry);
-        }
-    }
-
-    fn ended(&self, entry: &EntryRef, bytes: usize, ending: Ending) {
-        self.cache.freed(bytes);
-        if self.store.is_none() {
-            self.cache.remove(entry);
-        } else if entry.is_renewing() {
-            // Its row may be, or come to be, under the new id. Whoever waits for the renewal may take long to
-            // find out that it has failed; the deletion must not.
-            for to in self.moving.targets(entry) {
-                self.moving.give_up(&to);
-                self.queue.push_delete(to);
-            }
-        }
-        let id = *entry.id();
-        tracing::debug!(target: "sessile", reason = ending.phase().describe(), "a session ended");
-        match ending {
-            Ending::Destroyed => {
-                self.counters.destroyed.add(1);
-                self.notify(|| Event::Destroyed { id });
-            }
-            Ending::Expired => {
-                self.counters.expired.add(1);
-                self.notify(|| Event::Expired { id });
-            }
-            Ending::Revoked(by) => self.revoked(&id, by),
-        }
-    }
-
-    /// Counts and tells a revocation.
-    pub(crate) fn revoked(&self, id: &SessionId, by: RevokedBy) {
-        self.counters.revoked.add(1);
-        self.notify(|| Event::Revoked { id: *id, by });
-    }
-
-    /// Revokes a session by id, cached or not.
-    pub(crate) fn revoke(&self, id: &SessionId) {
-        loop {
-            if let Some(entry) = self.cache.get(id) {
-                self.end(&entry, Ending::Revoked(RevokedBy::Id));
-                return;
-            }
-            if self.store.is_none() || self.bury(id, None, RevokedBy::Id) {
-                return;
-            }
-        }
     }
 
     /// The second half of a renewal, under the lock of `old`: its session goes on as `id` with `record`. From

@@ -88,8 +88,8 @@ fn shown(seen: Seen) -> (SessionInfo, Snapshot) {
 }
 
 impl Engine {
-    /// Up to `limit` of all sessions (at least one is looked at), those behind `after` in an order of the engine's own. Start with
-    /// `None` and go on with [`Page::next`]. (SCS: `Iterate`, which loads everything at once.)
+    /// Up to `limit` of all sessions (at least one is looked at), those behind `after` in an order of the engine's
+    /// own. Start with `None` and go on with [`Page::next`]. (SCS: `Iterate`, which loads everything at once.)
     ///
     /// A session that exists under one id from the first call to the last is listed exactly once, whatever
     /// happens meanwhile: it may be changed, evicted or loaded, and others may be destroyed, by the caller too.
@@ -97,7 +97,8 @@ impl Engine {
     /// Looking at a session is no use of it, and brings nothing into the cache.
     ///
     /// # Errors
-    /// The store's error; the first call also waits until what was written before is stored, and fails if it cannot be.
+    /// The store's error; the first call also waits until what was written before is stored, and fails if it
+    /// cannot be.
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`close`](Self::close).
     ///
     /// # Cancel safety

@@ -21,6 +21,7 @@ mod cache;
 pub mod clock;
 mod config;
 mod core;
+mod ending;
 mod engine;
 mod error;
 mod iterate;

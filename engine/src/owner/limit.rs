@@ -14,8 +14,8 @@ use crate::sync::{Mutex, MutexGuard};
 pub enum OwnerLimit {
     /// The login fails with [`ErrorKind::OwnerLimit`](crate::ErrorKind::OwnerLimit) and changes nothing.
     Refuse,
-    /// The session whose login is the longest ago is ended (by [`authenticated_at`](crate::Session::authenticated_at),
-    /// then creation, then id), at once and on every handle.
+    /// The session whose login is the longest ago is ended (by
+    /// [`authenticated_at`](crate::Session::authenticated_at), then creation, then id), at once and on every handle.
     DropOldest,
 }
 

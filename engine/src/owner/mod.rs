@@ -20,6 +20,7 @@
 mod index;
 mod info;
 mod limit;
+mod moving;
 
 use std::collections::BTreeMap;
 
@@ -28,14 +29,15 @@ pub use self::info::SessionInfo;
 pub(crate) use self::info::{CLIENT_KEY, Client};
 pub(crate) use self::limit::Gates;
 pub use self::limit::OwnerLimit;
-use crate::cache::{Entry, EntryRef, Phase, Read};
-use crate::core::{Core, Ending, stored_idle_end};
+pub(crate) use self::moving::Moving;
+use crate::cache::{EntryRef, Phase, Read};
+use crate::core::{Core, stored_idle_end};
+use crate::ending::Ending;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
 use crate::observer::RevokedBy;
 use crate::record::Record;
 use crate::store::{DynStore, Listed, Row};
-use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::token::SessionId;
 use crate::writer::{Queue, closed};
 
@@ -45,75 +47,6 @@ pub(crate) struct Follow<'a> {
     /// The queue, if there is a store to write to.
     pub(crate) queue: Option<&'a Queue>,
     pub(crate) owners: &'a OwnerIndex,
-}
-
-/// Ids that the store may have rows of while the session is still, or again, served under another: targets of
-/// renewals, from before their commit until the swap in memory or the confirmed deletion of the row.
-#[derive(Default)]
-pub(crate) struct Moving {
-    targets: Mutex<BTreeMap<SessionId, Target>>,
-    undone: AtomicU64,
-}
-
-struct Target {
-    old: EntryRef,
-    /// The session stays where it is, and the row is to be deleted.
-    given_up: bool,
-}
-
-impl Moving {
-    /// `old` may be stored under `to` from now on.
-    pub(crate) fn begin(&self, to: SessionId, old: EntryRef) {
-        self.targets.lock().insert(to, Target { old, given_up: false });
-    }
-
-    /// The session will not be served under `to`.
-    pub(crate) fn give_up(&self, to: &SessionId) {
-        if let Some(target) = self.targets.lock().get_mut(to) {
-            target.given_up = true;
-        }
-    }
-
-    /// The row of `to` is the session's own, or gone.
-    pub(crate) fn end(&self, to: &SessionId) {
-        let mut targets = self.targets.lock();
-        if targets.get(to).is_some_and(|t| t.given_up) {
-            // Before the target is forgotten: see `undone`.
-            self.undone.fetch_add(1, Ordering::SeqCst);
-        }
-        let _old = targets.remove(to);
-    }
-
-    /// Counts renewals that were undone in the store: the row is under the old id again. Who read rows
-    /// while this changed may have seen the session under the new id only, and not know any more whose it
-    /// was; so it reads again.
-    pub(crate) fn undone(&self) -> u64 {
-        self.undone.load(Ordering::SeqCst)
-    }
-
-    /// Entries whose row may be under another id, with ids behind `after` and, if given, up to `last`.
-    pub(crate) fn olds(&self, after: Option<&SessionId>, last: Option<&SessionId>) -> Vec<EntryRef> {
-        let within = |id: &SessionId| after.is_none_or(|a| id > a) && last.is_none_or(|l| id <= l);
-        let targets = self.targets.lock();
-        targets.values().filter(|t| within(t.old.id())).map(|t| t.old.clone()).collect()
-    }
-
-    /// Whose session the row of `to` holds, if not its own.
-    fn get(&self, to: &SessionId) -> Option<EntryRef> {
-        let (old, given_up) = {
-            let targets = self.targets.lock();
-            let target = targets.get(to)?;
-            (target.old.clone(), target.given_up)
-        };
-        // Asked under the entry's lock: once the swap has been made, the row is the session's own.
-        let swapped = old.expires_at().is_none() && old.phase() == Phase::Renewed;
-        (given_up || !swapped).then_some(old)
-    }
-
-    /// Where `old` may be stored besides its own id.
-    pub(crate) fn targets(&self, old: &EntryRef) -> Vec<SessionId> {
-        self.targets.lock().iter().filter(|(_, t)| t.old.is(old)).map(|(to, _)| *to).collect()
-    }
 }
 
 /// A session found by its owner or id.
@@ -462,24 +395,6 @@ impl Purge<'_> {
     }
 }
 
-impl Core {
-    /// Puts a tombstone where nothing is cached, so that the row is deleted. With `seen`, only if the removal
-    /// counter of the id has not moved since: then what was read from the store is still true. `false` if
-    /// something is cached or has been.
-    pub(crate) fn bury(&self, id: &SessionId, seen: Option<u32>, by: RevokedBy) -> bool {
-        let tombstone = Entry::tombstone(*id);
-        let placed = match seen {
-            Some(seen) => matches!(self.cache.insert_loaded(&tombstone, seen), Ok(true)),
-            None => self.cache.insert(&tombstone, 0).is_ok(),
-        };
-        if placed {
-            self.queue.push_dirty(tombstone);
-            self.revoked(id, by);
-        }
-        placed
-    }
-}
-
 impl Engine {
     /// All sessions of `owner`, sorted by id: for a page that shows somebody where they are logged in.
     ///
@@ -522,8 +437,8 @@ impl Engine {
     /// Ends all sessions of `owner`, except one: "log out everywhere (else)".
     ///
     /// A session that belonged to the owner when the call began is dead on every handle when it returns, unless
-    /// it was given to another owner meanwhile: also if it was renewed under way, by whomever, since it is followed to its
-    /// new id. `except` is followed in the same way. A session that gets the owner, or is published, while the
+    /// it was given to another owner meanwhile: also if it was renewed under way, by whomever, since it is followed
+    /// to its new id. `except` is followed in the same way. A session that gets the owner, or is published, while the
     /// call is under way may or may not be ended. Returns how many were ended by this call.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::{Session, Slot, Status};
 use crate::cache::{Phase, Read};
 use crate::clock::from_ms;
-use crate::core::Ending;
+use crate::ending::Ending;
 use crate::error::{Error, ErrorKind, Result};
 use crate::token::SessionId;
 use crate::writer::Lifetime;
