@@ -10,6 +10,7 @@ use crate::clock::{Clock, duration_ms};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::Observer;
+use crate::owner::OwnerLimit;
 use crate::record::Limits;
 use crate::store::{DynStore, Store};
 
@@ -45,6 +46,7 @@ pub(crate) struct Config {
     pub(crate) durability: Durability,
     pub(crate) memory_limit: usize,
     pub(crate) limits: Limits,
+    pub(crate) owner_limit: Option<(usize, OwnerLimit)>,
     pub(crate) background: bool,
     pub(crate) life: life::Life,
 }
@@ -80,6 +82,7 @@ pub struct Builder {
     durability: Durability,
     memory_limit: usize,
     limits: Limits,
+    owner_limit: Option<(usize, OwnerLimit)>,
     background: bool,
     life: life::Settings,
     clock: Option<Arc<dyn Clock>>,
@@ -94,6 +97,7 @@ impl Default for Builder {
             durability: Durability::default(),
             memory_limit: 256 << 20,
             limits: Limits::default(),
+            owner_limit: None,
             background: true,
             life: life::Settings::default(),
             clock: None,
@@ -142,6 +146,21 @@ impl Builder {
     /// Largest record in bytes. Default: 64 KiB. Checked by the call that would exceed it.
     pub fn max_record_bytes(mut self, bytes: usize) -> Self {
         self.limits.max_record_bytes = bytes;
+        self
+    }
+
+    /// How many sessions an owner may have at a time, and what happens to the next. Default: any number.
+    ///
+    /// A [`login`](crate::Session::login) on a session that exists counts at once; a new session counts when it is
+    /// published, with its response head. Logins of one owner come in one after another, so the limit is never exceeded,
+    /// also between racing ones: who comes first is in. A new session that `login` let pass and that
+    /// finds the limit reached when it is published ([`OwnerLimit::Refuse`]) fails its commit with
+    /// [`ErrorKind::OwnerLimit`]. Sessions that exceed the limit when it is introduced stay until their owner
+    /// logs in again.
+    ///
+    /// The store must be able to list by owner. Counting asks it once per login.
+    pub fn max_sessions_per_owner(mut self, n: usize, policy: OwnerLimit) -> Self {
+        self.owner_limit = Some((n, policy));
         self
     }
 
@@ -212,6 +231,17 @@ impl Builder {
 
     fn build(self, store: Option<Arc<dyn DynStore>>) -> Result<Engine> {
         let config = self.check()?;
+        if let (Some(_), Some(store)) = (config.owner_limit, &store)
+            && !store.capabilities().by_owner
+        {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "the {} store cannot list by owner, so sessions per owner cannot be limited",
+                    store.name()
+                ),
+            ));
+        }
         Engine::start(config, store, self.clock, self.observer)
     }
 
@@ -241,6 +271,9 @@ impl Builder {
                 self.limits.max_record_bytes
             ));
         }
+        if self.owner_limit.is_some_and(|(n, _)| n == 0) {
+            return bad("an owner must be allowed at least one session".into());
+        }
         if self.memory_limit < self.limits.max_record_bytes {
             return bad(format!(
                 "the memory limit of {} bytes is below that of a single record, {} bytes",
@@ -253,6 +286,7 @@ impl Builder {
             durability: self.durability,
             memory_limit: self.memory_limit,
             limits: self.limits,
+            owner_limit: self.owner_limit,
             background: self.background,
             life: self.life.check(self.memory_limit)?,
         })

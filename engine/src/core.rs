@@ -15,11 +15,13 @@ use crate::clock::EngineClock;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
 use crate::observer::{Event, Observer, notify};
+use crate::owner::{Gates, Moving};
 use crate::record::Record;
 use crate::stats::{Counters, Health, Stats};
 use crate::store::{DynStore, Row};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::token::SessionId;
+use crate::watch::Watches;
 use crate::wheel::Wheel;
 use crate::writer::{Queue, closed};
 
@@ -35,6 +37,11 @@ pub(crate) struct Core {
     pub(crate) wheel_len: AtomicUsize,
     pub(crate) store: Option<Arc<dyn DynStore>>,
     pub(crate) counters: Counters,
+    /// Targets of renewals under way.
+    pub(crate) moving: Moving,
+    /// Logins under a limit of sessions per owner, one of an owner at a time.
+    pub(crate) gates: Gates,
+    pub(crate) watches: Watches,
     observer: Option<Arc<dyn Observer>>,
     health: Mutex<Health>,
     /// The store takes no more writes.
@@ -84,6 +91,9 @@ impl Core {
             wheel_len: AtomicUsize::new(0),
             store,
             counters: Counters::default(),
+            moving: Moving::default(),
+            gates: Gates::new(),
+            watches: Watches::new(),
             observer,
             health: Mutex::new(Health::Ok),
             latched: AtomicBool::new(false),
@@ -153,7 +163,7 @@ impl Core {
             return;
         }
         // It fails only if the session ended meanwhile.
-        let _ = entry.edit(self.dirty_queue(), now, None, |record, meta| {
+        let _ = entry.edit(self.follow(), now, None, |record, meta| {
             if now.saturating_sub(record.last_seen()) < Config::touch_interval(record.idle_timeout_ms()) {
                 return Ok((None, ()));
             }
@@ -164,6 +174,13 @@ impl Core {
     /// Reads `id` from the store into the cache, and notes a use of it with `touch`. A damaged row is
     /// quarantined, and an [`ErrorKind::Corrupt`].
     pub(crate) async fn load(&self, id: &SessionId, touch: bool) -> Result<Option<EntryRef>> {
+        let Some(entry) = self.fetch(id, touch).await? else { return Ok(None) };
+        Ok(self.found(entry, self.clock.now_ms(), touch))
+    }
+
+    /// Reads `id` from the store into the cache. The entry may be over by the time it is there. Without `touch`
+    /// it is not used, and so among the first to be evicted.
+    pub(crate) async fn fetch(&self, id: &SessionId, touch: bool) -> Result<Option<EntryRef>> {
         let Some(store) = &self.store else { return Ok(None) };
         self.counters.misses.add(1);
         for _ in 0..LOAD_TRIES {
@@ -198,10 +215,10 @@ impl Core {
                     if let Some(at) = at {
                         self.arm(&entry, at);
                     }
-                    return Ok(self.found(entry, now, touch));
+                    return Ok(Some(entry));
                 }
                 Ok(false) => {}
-                Err(present) => return Ok(self.found(present, now, touch)),
+                Err(present) => return Ok(Some(present)),
             }
         }
         Err(StoreError::new(
@@ -212,7 +229,7 @@ impl Core {
         .into())
     }
 
-    fn quarantine(&self, id: &SessionId, reason: &str) -> Error {
+    pub(crate) fn quarantine(&self, id: &SessionId, reason: &str) -> Error {
         if self.queue.push_quarantine(*id) {
             self.counters.quarantined.add(1);
             tracing::error!(target: "sessile", reason, "a stored session failed its check and was quarantined");
@@ -236,7 +253,7 @@ impl Core {
         if self.cache.insert(entry, 0).is_err() {
             return Published::Taken;
         }
-        let Some(bytes) = entry.publish(self.dirty_queue()) else {
+        let Some(bytes) = entry.publish(self.follow()) else {
             self.cache.remove(entry);
             return Published::Over;
         };
@@ -254,73 +271,16 @@ impl Core {
         self.notify(|| Event::Created { id: *entry.id() });
     }
 
-    /// Ends a session; every handle sees it before this returns.
-    pub(crate) fn end(&self, entry: &EntryRef, reason: Phase) -> bool {
-        let Some(bytes) = entry.revoke(self.dirty_queue(), reason) else { return false };
-        self.ended(entry, bytes, reason);
-        true
-    }
-
-    /// Ends a session whose time has come.
-    pub(crate) fn expire(&self, entry: &EntryRef, now: u64) {
-        if let Some((bytes, by)) = entry.expire(self.dirty_queue(), now) {
-            self.ended(entry, bytes, Phase::Expired);
-            self.notify(|| Event::Expired { id: *entry.id(), by });
-        }
-    }
-
-    fn ended(&self, entry: &EntryRef, bytes: usize, reason: Phase) {
-        self.cache.freed(entry, bytes);
-        if self.store.is_none() {
-            self.cache.remove(entry);
-        }
-        let id = *entry.id();
-        tracing::debug!(target: "sessile", reason = reason.describe(), "a session ended");
-        match reason {
-            Phase::Destroyed => {
-                self.counters.destroyed.add(1);
-                self.notify(|| Event::Destroyed { id });
-            }
-            // The caller tells the observer why.
-            Phase::Expired => self.counters.expired.add(1),
-            _ => {
-                self.counters.revoked.add(1);
-                self.notify(|| Event::Revoked { id });
-            }
-        }
-    }
-
-    /// Revokes a session by id, cached or not.
-    pub(crate) fn revoke(&self, id: &SessionId) {
-        loop {
-            let now = self.clock.now_ms();
-            if let Some(entry) = self.cache.get(id).or_else(|| self.aliases.find(id, now)) {
-                self.end_wherever(entry, Phase::Revoked);
-                return;
-            }
-            if self.store.is_none() {
-                return;
-            }
-            let tombstone = Entry::tombstone(*id);
-            if self.cache.insert(&tombstone, 0).is_ok() {
-                self.queue.push_dirty(tombstone);
-                self.counters.revoked.add(1);
-                self.notify(|| Event::Revoked { id: *id });
-                return;
-            }
-        }
-    }
-
-    /// The second half of a renewal: `old` has given up its record; the session goes on as `id`, and with
-    /// `aliases` its old id leads there for the grace.
-    pub(crate) fn moved(
+    /// The second half of a renewal, under the lock of `old`: its session goes on as `id` with `record`. From
+    /// here on the new entry can be found, and the index of owners and those who walk it know of it.
+    pub(crate) fn succeed(
         &self,
         old: &EntryRef,
+        old_owner: Option<&str>,
         id: SessionId,
         record: Record,
         stored: bool,
         dirty: bool,
-        aliases: Option<MutexGuard<'_, Table>>,
     ) -> EntryRef {
         let size = record.byte_len();
         let entry = Entry::renewed(id, record, stored, dirty);
@@ -329,20 +289,33 @@ impl Core {
         }
         // A fresh random id of 256 bits is not taken.
         let _ = self.cache.insert(&entry, size);
-        if let Some(at) = entry.expires_at() {
-            self.arm(&entry, at);
-        }
+        entry.succeed(old.id(), old_owner, &self.cache.owners);
+        entry
+    }
+
+    /// The rest of a renewal: `old` has given up its record of `bytes` bytes, and with `aliases` its id leads to
+    /// `entry` for the grace.
+    pub(crate) fn moved(
+        &self,
+        old: &EntryRef,
+        bytes: usize,
+        entry: &EntryRef,
+        aliases: Option<MutexGuard<'_, Table>>,
+    ) {
         if let Some(mut aliases) = aliases {
             let until = self.clock.now_ms().saturating_add(self.config.life.grace_ms);
             aliases.add(*old.id(), entry.clone(), until);
             self.aliases.count(&aliases);
         }
-        // The moved record is as large as the old one was.
-        self.cache.freed(old, size);
+        self.moving.end(entry.id());
+        if let Some(at) = entry.expires_at() {
+            self.arm(entry, at);
+        }
+        self.cache.freed(old, bytes);
         self.cache.remove(old);
+        self.watches.wake(old);
         self.counters.renewed.add(1);
-        self.notify(|| Event::Renewed { from: *old.id(), to: id });
-        entry
+        self.notify(|| Event::Renewed { from: *old.id(), to: *entry.id() });
     }
 
     /// Files `entry` in the wheel for `at` ms. It may be touched or extended meanwhile: the wheel looks again
@@ -391,6 +364,7 @@ impl Core {
     pub(crate) fn set_closed(&self) {
         self.closed.store(true, Ordering::Release);
         *self.health.lock() = Health::Closed;
+        self.watches.wake_all();
     }
 
     /// Whether a write may be accepted now.
@@ -483,7 +457,7 @@ impl Core {
 
 /// When a stored session's idle timeout ends at the latest: uses are written down only every touch interval,
 /// so the latest use may be that much later than the record says.
-fn stored_idle_end(record: &Record) -> u64 {
+pub(crate) fn stored_idle_end(record: &Record) -> u64 {
     match record.idle_timeout_ms() {
         0 => u64::MAX,
         idle => record.last_seen().saturating_add(idle).saturating_add(Config::touch_interval(idle)),

@@ -191,15 +191,19 @@ impl Engine {
     }
 
     /// Ends the session with this id, wherever it is. `Ok` means that it is dead on every handle and that its row
-    /// is deleted durably. Ids that do not exist are fine.
+    /// is deleted durably. Ids that do not exist are fine. (SCS: `Destroy` inside `Iterate`.)
     ///
     /// # Errors
     /// The store's error. The session is dead all the same while the process lives, and its row is deleted as
     /// soon as the store works again.
     ///
     /// # Cancel safety
-    /// The revocation happens when this is first polled; dropping the future later stops the waiting only.
-    pub async fn revoke(&self, id: &SessionId) -> Result<()> {
+    /// The session is ended when this is first polled; dropping the future later stops the waiting only.
+    ///
+    /// # Durability
+    /// Durable when it returns, at every level.
+    #[doc(alias = "revoke")]
+    pub async fn destroy_session(&self, id: &SessionId) -> Result<()> {
         if self.core().is_closed() {
             return Err(writer::closed());
         }

@@ -24,6 +24,9 @@ pub enum ErrorKind {
     InvalidKey,
     /// A limit of the record would be exceeded: bytes, number of keys or nesting depth.
     Limit,
+    /// The owner has as many sessions as are allowed; see
+    /// [`Builder::max_sessions_per_owner`](crate::Builder::max_sessions_per_owner).
+    OwnerLimit,
     /// The value could not be serialized.
     Serialize,
     /// A time argument is in the past, or beyond what a record can hold.
@@ -127,6 +130,7 @@ impl Error {
     pub fn http_status(&self) -> u16 {
         match self.kind() {
             ErrorKind::Revoked => 401,
+            ErrorKind::OwnerLimit => 403,
             ErrorKind::Store | ErrorKind::ReadOnly | ErrorKind::Closed => 503,
             _ if self.is_temporary() => 503,
             _ => 500,
@@ -136,7 +140,11 @@ impl Error {
     /// What an HTTP response about this error should say: nothing about the cause.
     #[must_use]
     pub fn http_text(&self) -> &'static str {
-        if self.is_revoked() { "the session has ended" } else { "the session could not be used" }
+        match self.kind() {
+            ErrorKind::Revoked => "the session has ended",
+            ErrorKind::OwnerLimit => "there are too many sessions of this user",
+            _ => "the session could not be used",
+        }
     }
 
     /// Whether trying again later may succeed without anything being mended.

@@ -22,9 +22,12 @@ mod cache;
 pub mod clock;
 mod config;
 mod core;
+mod ending;
 mod engine;
 mod error;
+mod iterate;
 mod observer;
+mod owner;
 pub mod record;
 #[cfg(feature = "axum")]
 mod response;
@@ -40,6 +43,7 @@ pub mod store;
 mod sync;
 mod token;
 pub mod value;
+mod watch;
 mod wheel;
 mod writer;
 
@@ -47,10 +51,12 @@ pub use crate::clock::Moment;
 pub use crate::config::{Builder, Durability};
 pub use crate::engine::{Begin, Engine};
 pub use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
-pub use crate::observer::{Event, ExpiredBy, Observer};
+pub use crate::iterate::Page;
+pub use crate::observer::{Event, ExpiredBy, Observer, RevokedBy};
+pub use crate::owner::{OwnerLimit, SessionInfo};
 pub use crate::session::{
-    Commit, Conflicts, Delivery, Flash, Issue, Level, Merged, Namespace, ParseLevelError, Session,
-    SessionKey, Snapshot, Status, Transaction, View,
+    Changed, Commit, Conflicts, Delivery, Ended, Flash, Issue, Level, Merged, Namespace, ParseLevelError,
+    Revoked, Session, SessionKey, Snapshot, Status, Transaction, View,
 };
 pub use crate::stats::{Health, Stats};
 pub use crate::token::{EncodedToken, ParseSessionIdError, SessionId, Token};

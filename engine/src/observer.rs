@@ -37,10 +37,12 @@ pub enum Event {
         /// Its id.
         id: SessionId,
     },
-    /// A session was revoked by its id.
+    /// A session was ended by somebody else than its user.
     Revoked {
         /// Its id.
         id: SessionId,
+        /// By whom.
+        by: RevokedBy,
     },
     /// A cached session's deadline or idle timeout passed. Sessions that are only on disk are removed in
     /// batches and counted in [`Stats::expired_rows`](crate::Stats::expired_rows).
@@ -81,6 +83,20 @@ pub enum Event {
     },
     /// The store works again.
     StoreUp,
+}
+
+/// Who revoked a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RevokedBy {
+    /// [`Engine::destroy_session`](crate::Engine::destroy_session).
+    Id,
+    /// [`Engine::destroy_all`](crate::Engine::destroy_all).
+    Owner,
+    /// A login beyond the limit of sessions per owner, which dropped the oldest.
+    OwnerLimit,
+    /// The engine: the session was new, and the response that carried its token was dropped or failed.
+    Undelivered,
 }
 
 /// Is told of every [`Event`], from the thread it happened on and outside of all locks.

@@ -4,6 +4,9 @@
 //! `SESSILE_SCHEDULES` sets the number of schedules per test (default 10,000). A failing schedule is printed and
 //! can be replayed with `shuttle::replay`.
 
+#[path = "shuttle_owner_tests.rs"]
+mod owner;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -452,7 +455,7 @@ fn shuttle_revoke_against_load() {
                 }
             })
         };
-        block_on(engine.revoke(&token.id())).expect("revokes");
+        block_on(engine.destroy_session(&token.id())).expect("revokes");
         assert!(!alive(&engine, &token));
         assert!(!alive(&self::engine(&store), &token), "durable when revoke returns");
         other.join().expect("joins");

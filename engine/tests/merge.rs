@@ -212,7 +212,7 @@ fn a_logout_during_a_merge_wins() {
         let session = begin(&engine, None);
         assert_eq!(merge(&session, &theirs), Merged::Done { keys: 1 });
         if revoke {
-            block_on(engine.revoke(&theirs.id())).unwrap();
+            block_on(engine.destroy_session(&theirs.id())).unwrap();
         } else {
             held.destroy().unwrap();
             let _ = block_on(held.commit()).unwrap();

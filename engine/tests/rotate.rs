@@ -138,11 +138,11 @@ fn whatever_ends_the_session_ends_the_grace() {
         assert!(!alive(&engine, &new) && !alive(&engine, &old), "a logout with the old one");
 
         let (old, new) = rotated(&engine, &clock);
-        block_on(engine.revoke(&new.id())).unwrap();
+        block_on(engine.destroy_session(&new.id())).unwrap();
         assert!(!alive(&engine, &old), "a revocation");
 
         let (old, new) = rotated(&engine, &clock);
-        block_on(engine.revoke(&old.id())).unwrap();
+        block_on(engine.destroy_session(&old.id())).unwrap();
         assert!(!alive(&engine, &new), "a revocation by an id that was listed before the rotation");
 
         let (old, new) = rotated(&engine, &clock);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sessile_engine::clock::ManualClock;
 use sessile_engine::store::MemoryStore;
 use sessile_engine::{
-    Builder, Delivery, Durability, Engine, ErrorKind, Event, Result, Session, Status, Token,
+    Builder, Delivery, Durability, Engine, ErrorKind, Event, Result, RevokedBy, Session, Status, Token,
 };
 
 const START_MS: u64 = 1_800_000_000_000;
@@ -615,7 +615,7 @@ fn events_are_told_and_a_panicking_observer_stops_nothing() {
     session.destroy().unwrap();
     assert!(begin(&engine, Some(&second)).id().is_none());
     let third = fresh(&engine);
-    block_on(engine.revoke(&third.id())).unwrap();
+    block_on(engine.destroy_session(&third.id())).unwrap();
     let (from, to) = (first.id(), second.id());
     assert_eq!(
         *events.lock().unwrap(),
@@ -625,7 +625,7 @@ fn events_are_told_and_a_panicking_observer_stops_nothing() {
             Event::Destroyed { id: to },
             Event::Unknown { id: to },
             Event::Created { id: third.id() },
-            Event::Revoked { id: third.id() },
+            Event::Revoked { id: third.id(), by: RevokedBy::Id },
         ]
     );
 }
@@ -638,14 +638,14 @@ fn revoking_by_id_works_cached_or_not() {
         fresh(&engine)
     };
     let engine = Engine::builder().open(store.clone()).unwrap();
-    block_on(engine.revoke(&token.id())).unwrap();
+    block_on(engine.destroy_session(&token.id())).unwrap();
     assert_eq!(store.len(), 0);
     assert_eq!(begin(&engine, Some(&token)).id(), None);
     let token = fresh(&engine);
     let held = begin(&engine, Some(&token));
-    block_on(engine.revoke(&token.id())).unwrap();
+    block_on(engine.destroy_session(&token.id())).unwrap();
     assert!(held.is_revoked());
-    block_on(engine.revoke(&token.id())).unwrap();
+    block_on(engine.destroy_session(&token.id())).unwrap();
 }
 
 #[test]

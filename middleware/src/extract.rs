@@ -82,6 +82,16 @@ impl<M: 'static> Session<M> {
         Load::start(request.into())
     }
 
+    /// As [`from_request`](Self::from_request), but this is no use of the session: it does not put off the end of its
+    /// idle timeout. For requests that nobody made by hand, such as polling. If the request has its session
+    /// already, that was one.
+    ///
+    /// # Errors
+    /// As for [`from_request`](Self::from_request).
+    pub fn untouched<B>(request: &Request<B>) -> Load<M> {
+        Load::untouched(request.into())
+    }
+
     /// The same for the head of a request.
     ///
     /// # Errors
@@ -127,6 +137,20 @@ impl<M> fmt::Debug for Session<M> {
         f.debug_tuple("Session").field(&self.live.id()).finish()
     }
 }
+
+/// The session, extracted without using it: see [`Session::untouched`].
+///
+/// # Examples
+/// ```
+/// use sessile::{Session, Untouched};
+///
+/// // A page that asks every few seconds must not keep its user logged in.
+/// async fn unread(Untouched(session): Untouched) -> String {
+///     session.get_or("unread", 0).unwrap_or(0).to_string()
+/// }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Untouched<M = Main>(pub Session<M>);
 
 /// A request's way to its session from another task: in the request's extensions when the layer has
 /// [`request_extension`](crate::SessionLayer::request_extension) on.
@@ -174,10 +198,28 @@ enum Step {
     Done,
 }
 
+/// Whether a load is a use of the session.
+#[derive(Clone, Copy)]
+enum Touch {
+    Yes,
+    No,
+}
+
+impl Touch {
+    fn begin(self, source: &Source, token: Option<&Token>) -> Begin {
+        let engine = &source.shared().engine;
+        match self {
+            Self::Yes => engine.session(token),
+            Self::No => engine.session_untouched(token),
+        }
+    }
+}
+
 pin_project! {
     /// A load that may have to wait.
     struct Slow {
         source: Source,
+        touch: Touch,
         // The other tokens the client sent: none, unless somebody planted cookies.
         rest: vec::IntoIter<Token>,
         #[pin]
@@ -197,18 +239,25 @@ pin_project! {
 
 impl<M: 'static> Load<M> {
     fn start(request: RequestHead<'_>) -> Self {
-        let found = Source::for_request(TypeId::of::<M>(), request).or_else(|| {
+        Self::with(request, Source::for_request(TypeId::of::<M>(), request), Touch::Yes)
+    }
+
+    fn untouched(request: RequestHead<'_>) -> Self {
+        Self::with(request, Source::in_scope(TypeId::of::<M>()), Touch::No)
+    }
+
+    fn with(request: RequestHead<'_>, in_scope: Option<Found>, touch: Touch) -> Self {
+        let found = in_scope.or_else(|| {
             request.extensions().get::<SessionHandle<M>>().map(|handle| Source::behind(&handle.remote))
         });
-        let step = match found {
+        Self::new(match found {
             Some(Found::Session(live)) => Step::Found(live),
             Some(Found::Source(source)) => {
                 let candidates = source.shared().carrier.find(request, &source.shared().cookie);
-                Step::begin(source, candidates)
+                Step::begin(source, candidates, touch)
             }
             None => Step::Missing,
-        };
-        Self::new(step)
+        })
     }
 
     fn with_token(token: Option<&Token>) -> Self {
@@ -217,7 +266,7 @@ impl<M: 'static> Load<M> {
                 Step::Found(live)
             }
             Some(Found::Session(_)) => Step::Taken,
-            Some(Found::Source(source)) => Step::begin(source, Candidates::of(token)),
+            Some(Found::Source(source)) => Step::begin(source, Candidates::of(token), Touch::Yes),
             None => Step::Missing,
         })
     }
@@ -228,14 +277,14 @@ impl<M: 'static> Load<M> {
 }
 
 impl Step {
-    fn begin(source: Source, candidates: Candidates) -> Self {
+    fn begin(source: Source, candidates: Candidates, touch: Touch) -> Self {
         if let Some(live) = source.consult(candidates.fingerprint) {
             return Self::Found(live);
         }
         candidates.report();
-        let begin = source.shared().engine.session(candidates.first.as_ref());
+        let begin = touch.begin(&source, candidates.first.as_ref());
         let wait = Waiting::Loading { begin };
-        Self::Slow(Box::pin(Slow { source, rest: candidates.rest, wait, meter: Wait::default() }))
+        Self::Slow(Box::pin(Slow { source, touch, rest: candidates.rest, wait, meter: Wait::default() }))
     }
 }
 
@@ -260,7 +309,7 @@ impl Future for Slow {
                         && !loaded.is_stand_in()
                         && let Some(token) = this.rest.next()
                     {
-                        begin.set(this.source.shared().engine.session(Some(&token)));
+                        begin.set(this.touch.begin(this.source, Some(&token)));
                         continue;
                     }
                     match this.source.settle(loaded) {
@@ -321,7 +370,7 @@ mod axum {
     use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
     use http::request::Parts;
 
-    use super::{Load, Session};
+    use super::{Load, Session, Untouched};
     use crate::rejection::SessionRejection;
 
     impl<S: Sync, M: 'static> FromRequestParts<S> for Session<M> {
@@ -332,6 +381,14 @@ mod axum {
             _: &S,
         ) -> impl Future<Output = Result<Self, SessionRejection>> {
             Session::from_parts(parts)
+        }
+    }
+
+    impl<S: Sync, M: 'static> FromRequestParts<S> for Untouched<M> {
+        type Rejection = SessionRejection;
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, SessionRejection> {
+            Load::untouched((&*parts).into()).await.map(Self)
         }
     }
 

@@ -91,7 +91,7 @@ mod transport;
 pub use crate::audit::{AuditObserver, SessionTag};
 pub use crate::cookie::attributes::CookieAttributes;
 pub use crate::cookie::policy::{ConfigError, ConfigErrorKind, CookiePolicy, CookiePolicyBuilder, SameSite};
-pub use crate::extract::{Load, Session, SessionHandle};
+pub use crate::extract::{Load, Session, SessionHandle, Untouched};
 pub use crate::future::ResponseFuture;
 pub use crate::headers::CacheControl;
 pub use crate::layer::{Main, SessionLayer};
@@ -106,7 +106,8 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
 pub use sessile_engine as engine;
 #[doc(inline)]
 pub use sessile_engine::{
-    Builder, Delivery, Durability, Engine, Error, ErrorKind, Event, ExpiredBy, Flash, Health, Issue, Level,
-    Namespace, Observer, ParseLevelError, Result, SessionId, SessionKey, Snapshot, Stats, Status, StoreError,
+    Builder, Changed, Conflicts, Delivery, Durability, Ended, Engine, Error, ErrorKind, Event, ExpiredBy,
+    Flash, Health, Issue, Level, Merged, Namespace, Observer, OwnerLimit, Page, ParseLevelError, Result,
+    Revoked, RevokedBy, SessionId, SessionInfo, SessionKey, Snapshot, Stats, Status, StoreError,
     StoreErrorKind, Token, Transaction, View, value,
 };

@@ -235,7 +235,7 @@ async fn a_whole_life_is_audited_and_counted_and_nothing_secret_is_said() {
     life.request(&format!("a={}", "b".repeat(20_000)), look).await;
     // revoked by id
     let id = *seen.ids.lock().unwrap().last().unwrap();
-    engine.revoke(&id).await.unwrap();
+    engine.destroy_session(&id).await.unwrap();
     life.request(&third, look).await;
     // expired, both ways
     let idle = life.request("", put).await;

@@ -192,7 +192,7 @@ async fn errors_are_responses_that_say_nothing() {
     let other = engine.session(None).await.unwrap();
     other.commit().await.unwrap();
     let late = other.put("k", "v").unwrap_err();
-    engine.revoke(&session.id().unwrap()).await.unwrap();
+    engine.destroy_session(&session.id().unwrap()).await.unwrap();
     let gone = session.put("k", "v").unwrap_err();
     let refused = engine.stand_in().put("k", "v").unwrap_err();
     let limit = engine.session(None).await.unwrap().put("k", &"x".repeat(1 << 20)).unwrap_err();

@@ -6,6 +6,7 @@
 
 use super::evict::Ring;
 use super::{Cache, ENTRY_OVERHEAD, EntryRef};
+use crate::owner::MEMBER_BYTES;
 use crate::sync::{AtomicUsize, Ordering};
 
 /// How an edit changed what an entry takes. Nothing for an entry that is not in service yet.
@@ -50,7 +51,7 @@ fn read(counter: &AtomicUsize) -> usize {
 impl Cache {
     /// Bytes in use, by the formula of the module's documentation.
     pub(crate) fn used(&self) -> usize {
-        read(&self.usage.all)
+        read(&self.usage.all) + self.owners.len() * MEMBER_BYTES
     }
 
     /// Bytes in use by sessions without owner.

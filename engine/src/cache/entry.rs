@@ -21,6 +21,7 @@ pub(crate) use self::claim::Claimed;
 use super::Grown;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::ExpiredBy;
+use crate::owner::{Follow, OwnerIndex};
 use crate::record::{Meta, Record, Times};
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, RwLock};
 use crate::token::SessionId;
@@ -99,9 +100,11 @@ const STORED: u8 = 8;
 const RENEWING: u8 = 16;
 /// The store's row is not what we believe it to be: replace it outright.
 const REPLACE: u8 = 32;
+/// Somebody may wait for the session to change or end; see [`Watches`](crate::watch::Watches).
+const WATCHED: u8 = 64;
 
 /// The session has an owner, and is accounted as such. Stays as it was when the session ends.
-const OWNED: u8 = 64;
+const OWNED: u8 = 128;
 
 /// A cached session.
 pub(crate) struct Entry {
@@ -301,12 +304,74 @@ impl Entry {
     /// Whether nothing would be lost if the map forgot this entry. The caller holds the map's write lock and
     /// the only count, so that nobody can change the answer.
     pub(crate) fn is_clean(&self) -> bool {
-        self.phase() == Phase::Live && self.flags() & !OWNED == STORED
+        self.phase() == Phase::Live && self.flags() & !(WATCHED | OWNED) == STORED
     }
 
     /// Whether the session has, or had, an owner: a hint without the lock.
     pub(crate) fn is_owned(&self) -> bool {
         self.flags() & OWNED != 0
+    }
+
+    /// Whether a renewal of it has been picked up and not been resolved.
+    pub(crate) fn is_renewing(&self) -> bool {
+        self.flags() & RENEWING != 0
+    }
+
+    /// Whether somebody may wait for it. To be asked after a change or an end of this entry: who was too late
+    /// to be seen then sees the change.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.flags() & WATCHED != 0
+    }
+
+    /// Marks the entry as watched.
+    pub(crate) fn watch(&self) {
+        let _slot = self.record.write();
+        self.set_flags(self.flags() | WATCHED);
+    }
+
+    /// Takes the mark away if `nobody` waits, which is asked under the lock that `watch` needs.
+    pub(crate) fn unwatch(&self, nobody: impl FnOnce() -> bool) {
+        let _slot = self.record.write();
+        if nobody() {
+            self.set_flags(self.flags() & !WATCHED);
+        }
+    }
+
+    /// Enters the session into the index of owners if it is in service. For an entry that has just come into
+    /// the map, under the shard's lock.
+    pub(crate) fn add_to(&self, owners: &OwnerIndex) {
+        let record = self.record.read();
+        if let Some(owner) = record.as_ref().and_then(Record::owner)
+            && self.phase() == Phase::Live
+        {
+            owners.add(owner, &self.id);
+        }
+    }
+
+    /// Takes an evicted session out of the index of owners, under the shard's lock.
+    pub(crate) fn remove_from(&self, owners: &OwnerIndex) {
+        if let Some(owner) = self.record.read().as_ref().and_then(Record::owner) {
+            owners.remove(owner, &self.id);
+        }
+    }
+
+    /// As [`add_to`](Self::add_to) for the entry that takes the place of `old`, a session of `old_owner`. Under
+    /// the lock of `old`.
+    pub(crate) fn succeed(&self, old: &SessionId, old_owner: Option<&str>, owners: &OwnerIndex) {
+        let record = self.record.read();
+        // Already ended or given to somebody else again: then this adds nothing.
+        let owner = record.as_ref().and_then(Record::owner);
+        match old_owner {
+            Some(owned) if owner == Some(owned) => owners.moved(owned, old, &self.id),
+            _ => {
+                if let Some(owned) = old_owner {
+                    owners.remove(owned, old);
+                }
+                if let Some(owner) = owner {
+                    owners.add(owner, &self.id);
+                }
+            }
+        }
     }
 
     /// Bytes of the record, 0 if gone.
@@ -390,14 +455,21 @@ impl Entry {
         Ok(Some(Taken { record: record.clone(), stored: flags & STORED != 0 }))
     }
 
-    /// Ends this entry in favour of another: takes the newest record out. Everyone who still holds this
-    /// entry is revoked.
-    pub(crate) fn finish_renewal(&self) -> Result<Record> {
+    /// Ends this entry in favour of the one that `successor` makes of the newest record, and returns that one
+    /// and the bytes freed. Everyone who still holds this entry is revoked.
+    ///
+    /// `successor` puts the new entry into the map while this one is still locked, so there is no moment at
+    /// which neither of the two can be found.
+    pub(crate) fn finish_renewal(
+        &self,
+        successor: impl FnOnce(Record) -> EntryRef,
+    ) -> Result<(EntryRef, usize)> {
         let mut slot = self.record.write();
         let Some(record) = slot.take() else { return Err(revoked()) };
         self.set_phase(Phase::Renewed);
         self.set_flags(self.flags() & !(RENEWING | DIRTY));
-        Ok(record)
+        let bytes = record.byte_len();
+        Ok((successor(record), bytes))
     }
 }
 
@@ -407,7 +479,7 @@ impl EntryRef {
     /// still that one. `edit` is engine code: nothing of the user's runs under the lock.
     pub(crate) fn edit<R>(
         &self,
-        queue: Option<&Queue>,
+        follow: Follow<'_>,
         now: u64,
         expected: Option<&Record>,
         edit: impl FnOnce(&Record, Meta) -> Result<(Option<Record>, R)>,
@@ -434,10 +506,13 @@ impl EntryRef {
         let change = live.then(|| [(record.byte_len(), flags & OWNED != 0), (new.byte_len(), owned)]);
         let grown = Grown { change, hash: self.id.bucket() };
         let flags = if owned { flags | OWNED } else { flags & !OWNED };
+        if live && !new.same_owner(record) {
+            follow.owners.change(&self.id, record.owner(), new.owner());
+        }
         let Some(old) = slot.replace(new) else { return Err(revoked()) };
         if live {
             self.set_flags(flags | DIRTY);
-            self.enqueue(queue);
+            self.enqueue(follow.queue);
         } else {
             self.set_flags(flags);
         }
@@ -457,26 +532,32 @@ impl EntryRef {
     }
 
     /// Puts the entry into service. Returns its record's size in bytes, or `None` if it has ended already.
-    pub(crate) fn publish(&self, queue: Option<&Queue>) -> Option<usize> {
+    pub(crate) fn publish(&self, follow: Follow<'_>) -> Option<usize> {
         let slot = self.record.write();
-        let bytes = slot.as_ref()?.byte_len();
+        let record = slot.as_ref()?;
         self.set_phase(Phase::Live);
-        self.set_flags(self.flags() & OWNED | DIRTY);
-        self.enqueue(queue);
-        Some(bytes)
+        self.set_flags(self.flags() & (OWNED | WATCHED) | DIRTY);
+        follow.owners.change(&self.id, None, record.owner());
+        self.enqueue(follow.queue);
+        Some(record.byte_len())
     }
 
-    /// Ends the session for good; every handle sees it at once, and its row will be deleted. `None` if it had
-    /// ended before or had never been in service, else the bytes freed.
-    pub(crate) fn revoke(&self, queue: Option<&Queue>, reason: Phase) -> Option<usize> {
+    /// Ends the session for good if `really` says so of its record; every handle sees it at once, and its row will
+    /// be deleted. `None` if it had ended before or had never been in service, else the bytes freed.
+    pub(crate) fn revoke(
+        &self,
+        follow: Follow<'_>,
+        reason: Phase,
+        really: impl FnOnce(&Record) -> bool,
+    ) -> Option<usize> {
         debug_assert!(reason.is_gone());
-        self.end(queue, reason, |_| true)
+        self.end(follow, reason, really)
     }
 
     /// As [`revoke`](Self::revoke) with [`Phase::Expired`], but only if the expiry is due at `now`.
-    pub(crate) fn expire(&self, queue: Option<&Queue>, now: u64) -> Option<(usize, ExpiredBy)> {
+    pub(crate) fn expire(&self, follow: Follow<'_>, now: u64) -> Option<(usize, ExpiredBy)> {
         let mut by = ExpiredBy::Idle;
-        let bytes = self.end(queue, Phase::Expired, |record| {
+        let bytes = self.end(follow, Phase::Expired, |record| {
             if now >= record.deadline() {
                 by = ExpiredBy::Deadline;
             }
@@ -485,22 +566,18 @@ impl EntryRef {
         Some((bytes, by))
     }
 
-    fn end(
-        &self,
-        queue: Option<&Queue>,
-        reason: Phase,
-        really: impl FnOnce(&Record) -> bool,
-    ) -> Option<usize> {
+    fn end(&self, follow: Follow<'_>, reason: Phase, really: impl FnOnce(&Record) -> bool) -> Option<usize> {
         let mut slot = self.record.write();
         if !slot.as_ref().is_some_and(really) {
-            self.end_claimed(queue, reason);
+            self.end_claimed(follow.queue, reason);
             return None;
         }
         let old = slot.take()?;
         let published = self.phase() == Phase::Live;
         self.set_phase(reason);
         if published {
-            self.enqueue(queue);
+            follow.owners.change(&self.id, old.owner(), None);
+            self.enqueue(follow.queue);
         }
         drop(slot);
         published.then(|| old.byte_len())

@@ -77,6 +77,9 @@ impl Cache {
         let hash = victim.id().bucket();
         let found = map.find_entry(hash, |e| e.is(&victim)).ok()?;
         self.removals[stripe(victim.id())].fetch_add(1, Ordering::SeqCst);
+        // Still under the shard's lock: afterwards the session may be back in the map. Nobody else has the
+        // entry, so nobody holds its lock.
+        victim.remove_from(&self.owners);
         found.remove();
         drop(map);
         self.len.fetch_sub(1, Ordering::Relaxed);

@@ -3,7 +3,8 @@
 //!
 //! Memory: a session costs its record (a 16-byte header and the archived bytes), an [`Entry`] of 72 bytes
 //! with its count, and 9 to 20 bytes of map slot, each allocation rounded up by the allocator, plus 12 bytes
-//! in the wheel and, without owner, 8 in the ring of its shard.
+//! in the wheel and, without owner, 8 in the ring of its shard; with an owner, 24 more for its place in the
+//! index.
 
 mod budget;
 mod entry;
@@ -18,6 +19,7 @@ pub(crate) use self::entry::{
 };
 use self::evict::Ring;
 pub(crate) use self::evict::Victims;
+use crate::owner::OwnerIndex;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock};
 use crate::token::SessionId;
 
@@ -44,6 +46,8 @@ pub(crate) struct Cache {
     /// Bytes of all entries in the map.
     usage: Usage,
     len: AtomicUsize,
+    /// The sessions in the map by owner.
+    pub(crate) owners: OwnerIndex,
     /// Counts removals per stripe of ids; see [`removals`](Self::removals).
     removals: Box<[AtomicU32]>,
     evict_cursor: AtomicUsize,
@@ -66,6 +70,7 @@ impl Cache {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             usage: Usage::default(),
             len: AtomicUsize::new(0),
+            owners: OwnerIndex::new(),
             removals: (0..STRIPES).map(|_| AtomicU32::new(0)).collect(),
             evict_cursor: AtomicUsize::new(0),
         }
@@ -88,6 +93,41 @@ impl Cache {
         found
     }
 
+    /// As [`get`](Self::get), for those who look without using the session: it counts as no hit.
+    pub(crate) fn peek(&self, id: &SessionId) -> Option<EntryRef> {
+        let hash = id.bucket();
+        self.shard(hash).map.read().find(hash, |e| e.id() == id).cloned()
+    }
+
+    /// The entry that a member of the index stands for.
+    pub(crate) fn member(&self, hash: u64) -> Option<EntryRef> {
+        self.shard(hash).map.read().find(hash, |e| e.id().bucket() == hash).cloned()
+    }
+
+    /// Entries of shard `shard` with ids behind `after`, sorted, at most `limit`. `None` if there is no such
+    /// shard.
+    pub(crate) fn in_order(
+        &self,
+        shard: usize,
+        after: Option<&SessionId>,
+        limit: usize,
+    ) -> Option<Vec<EntryRef>> {
+        let map = self.shards.get(shard)?.map.read();
+        let mut found: Vec<_> = map.iter().filter(|e| after.is_none_or(|a| e.id() > a)).cloned().collect();
+        drop(map);
+        if found.len() > limit && limit > 0 {
+            found.select_nth_unstable_by(limit - 1, |a, b| a.id().cmp(b.id()));
+        }
+        found.truncate(limit);
+        found.sort_unstable_by(|a, b| a.id().cmp(b.id()));
+        Some(found)
+    }
+
+    /// The shard of an id.
+    pub(crate) fn shard_of(id: &SessionId) -> usize {
+        shard_of(id.bucket())
+    }
+
     /// Finds an entry by the bucket hash alone, for the wheel. Two ids that share 64 bits are told apart by
     /// the tick they are armed for, and at worst one of them is expired when it is next looked at.
     pub(crate) fn get_by_bucket(&self, hash: u64, armed: u32) -> Option<EntryRef> {
@@ -98,6 +138,17 @@ impl Cache {
     /// while it changed may have read a row that has been superseded since, and must read again.
     pub(crate) fn removals(&self, id: &SessionId) -> u32 {
         self.removals[stripe(id)].load(Ordering::SeqCst)
+    }
+
+    /// Makes whoever has read the row of `id` read again: it has been deleted without having had an entry.
+    pub(crate) fn note_removal(&self, id: &SessionId) {
+        let _map = self.shard(id.bucket()).map.write();
+        self.removals[stripe(id)].fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// All removal counters, for a listing.
+    pub(crate) fn all_removals(&self) -> Removals {
+        Removals(self.removals.iter().map(|n| n.load(Ordering::SeqCst)).collect())
     }
 
     /// Adds `entry`, whose record is `bytes` long, unless its id is present; then the present one is returned.
@@ -129,6 +180,7 @@ impl Cache {
         }
         map.insert_unique(hash, entry.clone(), |e| e.id().bucket());
         self.note_anonymous(entry, &map);
+        entry.add_to(&self.owners);
         drop(map);
         self.counted(entry, bytes);
         Ok(true)
@@ -179,6 +231,15 @@ impl Cache {
     /// Lookups that found an entry.
     pub(crate) fn hits(&self) -> u64 {
         self.shards.iter().map(|s| s.hits.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// The removal counters at some time.
+pub(crate) struct Removals(Box<[u32]>);
+
+impl Removals {
+    pub(crate) fn of(&self, id: &SessionId) -> u32 {
+        self.0[stripe(id)]
     }
 }
 

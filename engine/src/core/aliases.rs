@@ -77,10 +77,10 @@ impl Aliases {
         self.target(old, now).map(|_| Entry::alias(*old))
     }
 
-    /// Forgets those whose grace is over.
-    pub(crate) fn purge(&self, now: u64) {
+    /// Forgets those whose grace is over, and returns their ids.
+    pub(crate) fn purge(&self, now: u64) -> Vec<SessionId> {
         if self.len.load(Ordering::Acquire) == 0 {
-            return;
+            return Vec::new();
         }
         let mut over = Vec::new();
         let mut table = self.table.lock();
@@ -88,9 +88,10 @@ impl Aliases {
             && until <= now
         {
             table.order.pop_front();
-            over.extend(table.by_id.remove(&id));
+            over.push((id, table.by_id.remove(&id)));
         }
         self.count(&table);
         drop(table);
+        over.into_iter().map(|(id, _)| id).collect()
     }
 }

@@ -4,6 +4,7 @@
 use super::Core;
 use crate::cache::{Edited, EntryRef, Phase, Read, revoked};
 use crate::config::Config;
+use crate::ending::Ending;
 use crate::error::Result;
 use crate::observer::Event;
 use crate::record::{Meta, Record};
@@ -27,7 +28,7 @@ impl Core {
             // The entry itself, so that its holder sees an end of the arrangement too.
             Some(entry) => Some(self.in_service(entry.clone(), now).map(|_| entry)),
             None => match self.aliases.find(id, now) {
-                Some(gone) => Some(self.follow(&gone, now).map(|_| gone)),
+                Some(gone) => Some(self.successor(&gone, now).map(|_| gone)),
                 None if self.store.is_none() => Some(None),
                 None => None,
             },
@@ -42,34 +43,36 @@ impl Core {
     /// Notes a use of the session that `gone` stood for. Returns `gone` itself, so that its holder sees an end of
     /// the arrangement too.
     pub(super) fn use_followed(&self, gone: EntryRef, now: u64) -> Option<EntryRef> {
-        let entry = self.follow(&gone, now)?;
+        let entry = self.successor(&gone, now)?;
         let seen = entry.check(now)?;
         self.note_use(&entry, seen, now);
         Some(gone)
     }
 
-    /// As [`EntryRef::edit`], on the entry that took this one's place if it is gone.
+    /// As [`EntryRef::edit`], on the entry that took this one's place if it is gone. That one is returned too.
     pub(crate) fn edit_wherever<R>(
         &self,
         entry: &EntryRef,
         now: u64,
         expected: Option<&Record>,
-        edit: impl FnOnce(&Record, Meta) -> Result<(Option<Record>, R)>,
-    ) -> Result<Edited<R>> {
+        edit: impl FnOnce(&EntryRef, &Record, Meta) -> Result<(Option<Record>, R)>,
+    ) -> Result<(Edited<R>, Option<EntryRef>)> {
         let mut edit = Some(edit);
-        let mut entry = entry.clone();
+        let mut next: Option<EntryRef> = None;
         loop {
-            let done = entry.edit(self.dirty_queue(), now, expected, |record, meta| match edit.take() {
-                Some(edit) => edit(record, meta),
+            let entry = next.as_ref().unwrap_or(entry);
+            let done = entry.edit(self.follow(), now, expected, |record, meta| match edit.take() {
+                Some(edit) => edit(entry, record, meta),
                 None => Err(revoked()),
             });
             match done {
                 // It was not called, so the entry was gone before: where did it go?
-                Err(error) if error.is_revoked() && edit.is_some() => match self.follow(&entry, now) {
-                    Some(next) => entry = next,
+                Err(error) if error.is_revoked() && edit.is_some() => match self.successor(entry, now) {
+                    Some(successor) => next = Some(successor),
                     None => return Err(error),
                 },
-                done => return done,
+                Err(error) => return Err(error),
+                Ok(edited) => return Ok((edited, next)),
             }
         }
     }
@@ -88,7 +91,7 @@ impl Core {
             return Some(entry);
         }
         if entry.phase() == Phase::Renewed {
-            return self.follow(&entry, now);
+            return self.successor(&entry, now);
         }
         if !entry.phase().is_gone() {
             self.expire(&entry, now);
@@ -99,16 +102,16 @@ impl Core {
     /// As [`in_service`](Self::in_service), but leaves one that is due to others: it tells the observer of
     /// nothing, and so may be called under a handle's lock.
     pub(crate) fn in_service_quietly(&self, entry: EntryRef, now: u64) -> Option<EntryRef> {
-        if entry.check(now).is_some() { Some(entry) } else { self.follow(&entry, now) }
+        if entry.check(now).is_some() { Some(entry) } else { self.successor(&entry, now) }
     }
 
     /// Ends the session that `entry` stands for, wherever it went. If it moves on meanwhile, it is caught up
     /// with.
-    pub(crate) fn end_wherever(&self, entry: EntryRef, reason: Phase) {
+    pub(crate) fn end_wherever(&self, entry: EntryRef, ending: Ending) {
         let now = self.clock.now_ms();
         let mut entry = entry;
-        while !self.end(&entry, reason) {
-            match self.follow(&entry, now) {
+        while !self.end(&entry, ending) {
+            match self.successor(&entry, now) {
                 Some(next) => entry = next,
                 None => return,
             }
@@ -117,7 +120,7 @@ impl Core {
 
     /// The entry that took the place of `gone` and is in service. Takes no lock that a handle's may not precede,
     /// and tells nobody anything.
-    pub(crate) fn follow(&self, gone: &EntryRef, now: u64) -> Option<EntryRef> {
+    pub(crate) fn successor(&self, gone: &EntryRef, now: u64) -> Option<EntryRef> {
         let mut at = gone.clone();
         for _ in 0..HOPS {
             if at.phase() != Phase::Renewed {

@@ -172,6 +172,26 @@ impl Record {
         wire::utf8(self.root().owner()).ok().filter(|owner| !owner.is_empty())
     }
 
+    /// Whether both belong to the same owner, or to nobody.
+    pub(crate) fn same_owner(&self, other: &Self) -> bool {
+        self.root().owner() == other.root().owner()
+    }
+
+    /// Whether both say the same but for the version and the latest use.
+    pub(crate) fn same_content(&self, other: &Self) -> bool {
+        let (a, b) = (self.root(), other.root());
+        let meta = |r: &ArchivedRoot<'_>| Meta { version: 0, last_seen: 0, ..r.meta() };
+        self.ptr_eq(other)
+            || (meta(a) == meta(b)
+                && a.owner_len() == b.owner_len()
+                && a.heap() == b.heap()
+                && a.slots().len() == b.slots().len()
+                && a.slots()
+                    .iter()
+                    .zip(b.slots())
+                    .all(|(x, y)| (x.at, x.key_len, x.kind) == (y.at, y.key_len, y.kind)))
+    }
+
     /// Number of keys.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use super::login::counted_owner;
 use super::slot::Closing;
 use super::{Claim, Session, Slot, rotate};
 use crate::cache::{Entry, EntryRef, Phase, Read};
 use crate::clock::from_ms_saturating;
 use crate::config::Durability;
 use crate::core::{Core, Published};
+use crate::ending::Ending;
 use crate::engine::polled_after_completion;
 use crate::error::{Error, ErrorKind, Result};
+use crate::observer::RevokedBy;
 use crate::store::BoxFuture;
 use crate::token::Token;
 use crate::writer::{Lifetime, Renewal, RenewalWait};
@@ -117,6 +120,9 @@ impl Session {
             return None;
         }
         let mut slot = self.unit().slot.lock();
+        if counted_owner(core, &slot).is_some() {
+            return None;
+        }
         let published = publish(core, &mut slot);
         let issued = issue(core, &slot);
         drop(slot);
@@ -132,7 +138,7 @@ impl Session {
         self,
         unpublished: bool,
         Renew { renew, by_itself }: Renew,
-        wait: bool,
+        mut wait: bool,
         claims: Vec<Claim>,
     ) -> Result<Delivery> {
         let core = self.core().clone();
@@ -148,7 +154,8 @@ impl Session {
         if unpublished {
             let owned = self.unit().slot.lock().entry.as_ref().is_some_and(|e| e.is_owned());
             core.make_room(owned).await?;
-            let entry = publish(&core, &mut self.unit().slot.lock())?;
+            let (entry, others_ended) = self.publish_within_limit(&core).await?;
+            wait |= others_ended && core.store.is_some();
             if let Some(entry) = entry {
                 core.announce(&entry);
                 orphan = Some(Orphan { core: &core, entry: Some(entry) });
@@ -204,6 +211,8 @@ impl Session {
             }
             let early = self.unit().slot.lock().next.take();
             let token = early.map_or_else(Token::generate, |token| Ok(*token))?;
+            // Before anything else: until it is dropped, those who watch this handle wait for the outcome.
+            let under_way = self.renewal_under_way(&old);
             let renewal = Renewal::new(old.clone(), token.id(), lifetime);
             let done = if core.store.is_some() {
                 RenewalWait::start(core.clone(), renewal).await
@@ -212,9 +221,7 @@ impl Session {
             };
             match done {
                 Ok(entry) => {
-                    let mut slot = self.unit().slot.lock();
-                    slot.entry = Some(entry);
-                    slot.token = Some(token);
+                    under_way.complete(entry, token);
                     return Ok(());
                 }
                 // A rotation came first, and left the old token its grace. Whoever asked for a renewal wants
@@ -222,7 +229,7 @@ impl Session {
                 Err(error)
                     if error.is_revoked()
                         && lifetime != Lifetime::Rotate
-                        && core.follow(&old, core.clock.now_ms()).is_some() => {}
+                        && core.successor(&old, core.clock.now_ms()).is_some() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -252,13 +259,13 @@ struct Orphan<'a> {
 impl Drop for Orphan<'_> {
     fn drop(&mut self) {
         if let Some(entry) = self.entry.take() {
-            self.core.end(&entry, Phase::Revoked);
+            self.core.end(&entry, Ending::Revoked(RevokedBy::Undelivered));
         }
     }
 }
 
 /// Puts the slot's new session into service. `None` if it has expired already.
-fn publish(core: &Core, slot: &mut Slot) -> Result<Option<EntryRef>> {
+pub(super) fn publish(core: &Core, slot: &mut Slot) -> Result<Option<EntryRef>> {
     for _ in 0..PUBLISH_TRIES {
         let Some(entry) = slot.entry.clone() else { break };
         match core.publish(&entry) {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::{Claim, Session, Slot, Status};
 use crate::cache::{Phase, Read};
 use crate::clock::from_ms;
+use crate::ending::Ending;
 use crate::error::{Error, ErrorKind, Result};
 use crate::token::SessionId;
 use crate::writer::Lifetime;
@@ -30,17 +31,20 @@ impl Session {
     }
 
     /// Assigns the session to an owner, under which it is indexed, or to nobody. Creates the session if it is
-    /// empty. When somebody logs in, call [`renew`](Self::renew) as well.
+    /// empty. When somebody logs in, use [`login`](Self::login) instead, which also renews.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] for an owner of more than 255 bytes; otherwise as [`put`](Self::put).
+    /// [`ErrorKind::Limit`] for an owner of more than 255 bytes; [`ErrorKind::OwnerLimit`] for a published session
+    /// if the number of sessions per owner is limited, since only `login` can wait for the count; otherwise as
+    /// [`put`](Self::put).
     pub fn set_owner(&self, owner: Option<&str>) -> Result<()> {
         let config = &self.core().config;
         let limits = config.limits;
-        self.edit(true, None, |record, mut meta| {
+        self.edit_entry(true, None, |entry, record, mut meta| {
             if record.owner() == owner {
                 return Ok((None, ()));
             }
+            self.check_assignment(entry, owner)?;
             config.assign(&mut meta, owner.is_some());
             Ok((Some(record.with_owner(&meta, owner, &limits)?), ()))
         })?;
@@ -164,13 +168,17 @@ impl Session {
             destroyed: true,
             must_wait: slot.must_wait || published || !claims.is_empty(),
             remove: slot.remove || published,
+            renewing: slot.renewing,
             ..Slot::default()
         };
         drop(slot);
         // What was merged into it ends with it.
         claims.into_iter().for_each(Claim::settle);
         if published {
-            self.core().end_wherever(entry, Phase::Destroyed);
+            self.core().end_wherever(entry, Ending::Destroyed);
+        } else {
+            // Only this request knows of it, but somebody may watch.
+            self.core().end(&entry, Ending::Destroyed);
         }
         Ok(())
     }

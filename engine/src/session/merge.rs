@@ -180,6 +180,15 @@ impl Claim {
     pub(super) fn settle(mut self) {
         self.give_back = false;
     }
+
+    /// The other is over. While it was claimed it stayed in the index of owners, so that who ends all sessions of
+    /// its owner ends it too.
+    fn forget(&self, record: &Record) {
+        if let Some(owner) = record.owner() {
+            self.core.cache.owners.remove(owner, self.entry.id());
+        }
+        self.core.watches.wake(&self.entry);
+    }
 }
 
 impl Drop for Claim {
@@ -187,17 +196,20 @@ impl Drop for Claim {
         let Some(record) = self.record.take() else { return };
         let queue = self.core.dirty_queue();
         if self.give_back {
-            if let Some(entry) = self.entry.give_claim_back(&self.core.cache, queue, record) {
+            if let Some(entry) = self.entry.give_claim_back(&self.core.cache, queue, record.clone()) {
                 if let Some(at) = entry.expires_at() {
                     self.core.arm(&entry, at);
                 }
+                self.core.watches.wake(&self.entry);
                 return;
             }
         } else if self.entry.settle_claim(queue) {
             self.core.claim_settled(&self.entry);
+            self.forget(&record);
             return;
         }
         // Somebody ended it meanwhile.
         self.core.forget_claimed(&self.entry);
+        self.forget(&record);
     }
 }

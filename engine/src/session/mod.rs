@@ -12,6 +12,7 @@ mod handover;
 mod key;
 mod life;
 mod lifetime;
+mod login;
 mod merge;
 mod pool;
 mod rotate;
@@ -21,6 +22,7 @@ mod stand_in;
 mod transaction;
 mod typed;
 mod view;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ use self::slot::{Slot, SlotCell};
 pub use self::snapshot::Snapshot;
 pub(crate) use self::stand_in::damaged;
 pub use self::transaction::Transaction;
+pub use self::watch::{Changed, Ended, Revoked};
 use crate::cache::{Edited, Entry, EntryRef, Phase, Read, revoked};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
@@ -83,6 +86,13 @@ type Change<R> = Result<(Option<Record>, R)>;
 impl Session {
     pub(crate) fn begin(core: Arc<Core>, entry: Option<EntryRef>, token: Option<Token>) -> Self {
         Self { unit: Some(pool::take(core, entry, token)) }
+    }
+
+    /// A handle for administration: there is no client to deliver anything to.
+    pub(crate) fn of_nobody(core: Arc<Core>, entry: EntryRef) -> Self {
+        let session = Self::begin(core, Some(entry), None);
+        session.unit().slot.close();
+        session
     }
 
     #[expect(clippy::expect_used, reason = "only `drop` takes it")]
@@ -147,18 +157,29 @@ impl Session {
         expected: Option<&Record>,
         edit: impl FnOnce(&Record, Meta) -> Change<R>,
     ) -> Result<Option<R>> {
+        self.edit_entry(create, expected, |_, record, meta| edit(record, meta))
+    }
+
+    /// As [`edit`](Self::edit), for edits that depend on the entry's phase.
+    fn edit_entry<R>(
+        &self,
+        create: bool,
+        expected: Option<&Record>,
+        edit: impl FnOnce(&EntryRef, &Record, Meta) -> Change<R>,
+    ) -> Result<Option<R>> {
         let core = self.core();
         core.check_writable()?;
         let now = core.clock.now_ms();
         if let Some(Some(entry)) = self.unit().slot.unmoved() {
             return match core.edit_wherever(entry, now, expected, edit) {
-                Ok(Edited::Kept(value)) => Ok(Some(value)),
-                Ok(Edited::Replaced { value, grown, _old }) => {
+                Ok((Edited::Kept(value), _)) => Ok(Some(value)),
+                Ok((Edited::Replaced { value, grown, _old }, next)) => {
                     self.unit().slot.note_modified();
                     core.cache.resize(grown);
+                    core.watches.wake(next.as_ref().unwrap_or(entry));
                     Ok(Some(value))
                 }
-                Ok(Edited::Conflict) => Ok(None),
+                Ok((Edited::Conflict, _)) => Ok(None),
                 Err(error) => {
                     if error.is_revoked() {
                         core.expire(entry, now);
@@ -175,14 +196,22 @@ impl Session {
         }
         let entry = self.entry_for_write(&mut slot, now)?;
         match core.edit_wherever(&entry, now, expected, edit) {
-            Ok(Edited::Kept(value)) => Ok(Some(value)),
-            Ok(Edited::Replaced { value, grown, _old }) => {
+            Ok((Edited::Kept(value), _)) => {
+                if !had_entry {
+                    // Nothing was written, so nothing has begun.
+                    slot.entry = None;
+                    slot.token = None;
+                }
+                Ok(Some(value))
+            }
+            Ok((Edited::Replaced { value, grown, _old }, next)) => {
                 slot.modified = true;
                 drop(slot);
                 core.cache.resize(grown);
+                core.watches.wake(next.as_ref().unwrap_or(&entry));
                 Ok(Some(value))
             }
-            Ok(Edited::Conflict) => {
+            Ok((Edited::Conflict, _)) => {
                 if !had_entry {
                     // The session was destroyed between a transaction's start and end: nothing is begun for it.
                     slot.entry = None;

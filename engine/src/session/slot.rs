@@ -46,6 +46,8 @@ pub(super) struct Slot {
     pub(super) deadline_set: bool,
     /// Data of other sessions that this one was given: theirs to have back until the commit.
     pub(super) claims: Vec<Claim>,
+    /// This request's renewal is being carried out: an entry that ends as renewed may live on as its own.
+    pub(super) renewing: bool,
     /// The token of the next renewal, drawn early because the application asked for it (`handover`).
     pub(super) next: Option<Box<Token>>,
     /// The application delivers the token itself (`handover`).

@@ -238,7 +238,12 @@ impl Core {
                     )),
                 ),
             },
-            Item::Half | Item::Delete(_) | Item::Quarantine(_) => {}
+            Item::Delete(id) => {
+                // First, so that the row is not believed by anyone who does not see the target any more.
+                self.cache.note_removal(&id);
+                self.moving.end(&id);
+            }
+            Item::Half | Item::Quarantine(_) => {}
         }
         false
     }
@@ -267,7 +272,9 @@ impl Core {
     pub(crate) fn keep_house(&self) {
         let now = self.clock.now_ms();
         self.turn_wheel(now);
-        self.aliases.purge(now);
+        for id in self.aliases.purge(now) {
+            self.watches.wake_id(&id);
+        }
         if self.is_latched() {
             return;
         }

@@ -101,6 +101,7 @@ impl Renewal {
         match self.old.take_for_renewal(now) {
             Ok(Some(taken)) => {
                 let row = self.row(core, &taken.record, now);
+                core.moving.begin(self.new_id, self.old.clone());
                 *state = State::Taken(taken.record, waker);
                 TakeResult::Change(if taken.stored {
                     Change::Rekey { from: *self.old.id(), to: self.new_id, row }
@@ -159,7 +160,12 @@ impl Renewal {
     /// The session goes on under its old id.
     fn give_up(&self, core: &Core) {
         self.old.abort_renewal(&core.queue);
-        // A failed commit may have reached the disk all the same; deleting is idempotent.
+        self.delete_new_row(core);
+    }
+
+    /// A failed commit may have reached the disk all the same; deleting is idempotent.
+    fn delete_new_row(&self, core: &Core) {
+        core.moving.give_up(&self.new_id);
         core.queue.push_delete(self.new_id);
         core.queue.nudge();
     }
@@ -170,18 +176,21 @@ impl Renewal {
         let grace = self.lifetime == Lifetime::Rotate && core.config.life.grace_ms > 0;
         // Before the old entry is gone, so that whoever finds it gone finds the alias.
         let aliases = grace.then(|| core.aliases.lock());
-        match self.old.finish_renewal() {
-            Ok(newest) => {
-                let changed = stored.is_some_and(|s| !s.ptr_eq(&newest));
-                let record = self.moved(core, &newest, now, if changed { 2 } else { 1 });
-                Ok(core.moved(&self.old, self.new_id, record, stored.is_some(), changed, aliases))
+        let swapped = self.old.finish_renewal(|newest| {
+            let changed = stored.is_some_and(|s| !s.ptr_eq(&newest));
+            let record = self.moved(core, &newest, now, if changed { 2 } else { 1 });
+            core.succeed(&self.old, newest.owner(), self.new_id, record, stored.is_some(), changed)
+        });
+        match swapped {
+            Ok((entry, bytes)) => {
+                core.moved(&self.old, bytes, &entry, aliases);
+                Ok(entry)
             }
             Err(error) => {
                 drop(aliases);
                 // Destroyed in the meantime: logout wins, and the row under the new id must go.
                 if stored.is_some() {
-                    core.queue.push_delete(self.new_id);
-                    core.queue.nudge();
+                    self.delete_new_row(core);
                 }
                 Err(error)
             }

@@ -138,7 +138,10 @@ fn a_session_destroyed_while_the_store_fails_is_dead_at_once() {
         assert!(other.is_revoked());
         assert_store_failed(&commit(&session).unwrap_err(), "memory");
         let (asks, id) = (engine.clone(), by_id.id());
-        assert_store_failed(&within("revoke", move || block_on(asks.revoke(&id))).unwrap_err(), "memory");
+        assert_store_failed(
+            &within("revoke", move || block_on(asks.destroy_session(&id))).unwrap_err(),
+            "memory",
+        );
         assert_eq!((n(&engine, &token), n(&engine, &by_id)), (None, None));
         assert_eq!(ids(&rows).len(), 2, "the rows are still there, and do not bring them back");
         handle.heal();
@@ -225,7 +228,7 @@ fn nothing_waits_for_a_closed_engine() {
     let asks = engine.clone();
     let flushed = try_within(bound, move || block_on(asks.flush()).is_ok());
     let asks = engine.clone();
-    let revoked = try_within(bound, move || block_on(asks.revoke(&other.id())).is_ok());
+    let revoked = try_within(bound, move || block_on(asks.destroy_session(&other.id())).is_ok());
     assert_eq!(
         (committed, flushed, revoked),
         (Some(false), Some(false), Some(false)),

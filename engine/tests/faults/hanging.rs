@@ -334,7 +334,7 @@ fn drop_everything(builder: Builder, k: u32, hang: bool) {
     // revoke(), from the first poll on, cached or not.
     let _ = begin(&engine, Some(&tokens[4]));
     for i in [4, 5] {
-        let _ = poll_and_drop(engine.revoke(&tokens[i].id()), k);
+        let _ = poll_and_drop(engine.destroy_session(&tokens[i].id()), k);
         if k > 0 {
             dead.push(tokens[i].clone());
         }

@@ -13,7 +13,7 @@ mod tag;
 use std::fmt;
 use std::sync::Arc;
 
-use sessile_engine::{ErrorKind, Event, ExpiredBy, Observer, SessionId};
+use sessile_engine::{ErrorKind, Event, ExpiredBy, Observer, RevokedBy, SessionId};
 
 pub use self::tag::SessionTag;
 
@@ -120,7 +120,7 @@ fn write(event: &Event) {
         Event::Created { id } => audit!(info, "created", session = tag(id)),
         Event::Renewed { from, to } => audit!(info, "renewed", session = tag(to), was = tag(from)),
         Event::Destroyed { id } => audit!(info, "destroyed", session = tag(id), by = "holder"),
-        Event::Revoked { id } => audit!(info, "revoked", session = tag(id), by = "engine"),
+        Event::Revoked { id, by } => audit!(info, "revoked", session = tag(id), by = revoker(*by)),
         Event::Expired { id, by } => {
             let by = if *by == ExpiredBy::Idle { "idle" } else { "deadline" };
             audit!(debug, "expired", session = tag(id), by = by);
@@ -159,4 +159,15 @@ pub(crate) fn ambiguous(tokens: usize) {
 /// A request's cookies exceeded the budget.
 pub(crate) fn over_budget() {
     audit!(warn, "over_budget");
+}
+
+/// Who revoked a session, as a word of the audit log.
+fn revoker(by: RevokedBy) -> &'static str {
+    match by {
+        RevokedBy::Id => "id",
+        RevokedBy::Owner => "owner",
+        RevokedBy::OwnerLimit => "owner_limit",
+        RevokedBy::Undelivered => "undelivered",
+        _ => "engine",
+    }
 }
