@@ -17,6 +17,7 @@
 //! | `conformance` | no | the public test suite for stores, and a store that fails on demand; not covered by semver | none at run time |
 //! | `shuttle` | no | replaces locks and atomics for schedule tests; never enable it in an application | everything |
 
+pub mod by_id;
 mod cache;
 pub mod clock;
 mod config;
