@@ -372,8 +372,8 @@ impl fmt::Debug for Draft<'_> {
     }
 }
 
-/// The error of a caller's own check inside a [`Draft`]'s closure, e.g. for data that it cannot store.
+/// An error for a closure that only tries its edit, to be returned at its end: nothing takes effect.
 #[must_use]
-pub fn refused(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::Serialize, message)
+pub fn not_now() -> Error {
+    Error::new(ErrorKind::Serialize, "the edit was only tried")
 }

@@ -38,6 +38,8 @@
 //! |---|---|---|
 //! | `axum` | yes | [`Session`] as an axum extractor, [`SessionRejection`] and [`ErrorResponse`] as responses (through axum-core) |
 //! | `redb` | yes | the embedded file store: `Engine::builder().open_redb(path)` |
+//! | `tower-sessions-0_14` | no | `adapter::TowerSessionsStore`, the engine as a store of tower-sessions 0.14 and axum-login 0.18 |
+//! | `tower-sessions-0_15` | no | the same for tower-sessions 0.15 |
 //!
 //! # Deployment caveats
 //! - *Cookies are `Secure`.* Browsers make an exception for `localhost`; for plain HTTP elsewhere see
@@ -55,6 +57,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "_tower-sessions")]
+pub mod adapter;
 mod cookie;
 mod extract;
 mod fail;
