@@ -102,7 +102,11 @@ impl ById<'_> {
     ///
     /// # Durability
     /// As the engine's [`Durability`]: at `PowerLoss` the session is on the disk when this returns.
-    pub async fn create(&self, id: SessionId, fill: impl FnOnce(&mut Draft<'_>) -> Result<()>) -> Result<bool> {
+    pub async fn create(
+        &self,
+        id: SessionId,
+        fill: impl FnOnce(&mut Draft<'_>) -> Result<()>,
+    ) -> Result<bool> {
         self.core.check_writable()?;
         if self.find(&id).await?.is_some() {
             return Ok(false);
@@ -358,11 +362,8 @@ impl<'a> Draft<'a> {
     pub fn set_deadline(&mut self, at: SystemTime) {
         let (wall, now) = (self.core.clock.wall_ms(), self.core.clock.now_ms());
         let at = to_ms(at);
-        self.deadline = Some(if at >= wall {
-            now.saturating_add(at - wall)
-        } else {
-            now.saturating_sub(wall - at)
-        });
+        self.deadline =
+            Some(if at >= wall { now.saturating_add(at - wall) } else { now.saturating_sub(wall - at) });
     }
 }
 

@@ -121,7 +121,8 @@ fn a_rename_moves_everything_and_leaves_nothing() {
 fn a_deadline_may_move_both_ways() {
     block_on(async {
         let clock = ManualClock::new(START);
-        let at = |secs: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(START) + Duration::from_secs(secs);
+        let at =
+            |secs: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(START) + Duration::from_secs(secs);
         let engine = Engine::builder().clock(clock.clone()).open(MemoryStore::new()).unwrap();
         let by_id = engine.by_id();
         create(&engine, id(1), 1).await;

@@ -93,8 +93,7 @@ use sessile_engine::{Engine, Error, ErrorKind, SessionId};
 use time::OffsetDateTime;
 
 use self::memory::Memory;
-pub(crate) use self::record::Data;
-use self::record::{Changes, Saved, Ticket, to_json};
+use self::record::{Changes, Data, Saved, Ticket, to_json};
 
 /// Tries to find an id that is free: one is enough unless the random source is broken.
 const ID_TRIES: usize = 3;
@@ -186,7 +185,8 @@ impl TowerSessionsStore {
     async fn load_data(&self, id: i128) -> Result<Option<(Data, OffsetDateTime)>, Failure> {
         let session = Self::session_id(id);
         let Some(found) = self.inner.engine.by_id().load(&session).await? else { return Ok(None) };
-        let mut data: Data = found.snapshot.iter().map(|(key, value)| (key.to_owned(), to_json(value))).collect();
+        let mut data: Data =
+            found.snapshot.iter().map(|(key, value)| (key.to_owned(), to_json(value))).collect();
         Ticket::attach(&mut data, self.inner.memory.next_load(), &session);
         Ok(Some((data, found.deadline.into())))
     }
@@ -197,12 +197,8 @@ impl TowerSessionsStore {
         let ticket = Ticket::of(data).filter(|ticket| ticket.session == session);
         let before = ticket.as_ref().map(|ticket| self.inner.memory.saved(ticket.load)).unwrap_or_default();
         let changes = Changes::since(ticket.as_ref(), &before, data);
-        let saved = self
-            .inner
-            .engine
-            .by_id()
-            .update(&session, |draft| self.fill(draft, &changes, expiry))
-            .await?;
+        let saved =
+            self.inner.engine.by_id().update(&session, |draft| self.fill(draft, &changes, expiry)).await?;
         if saved.is_none() {
             return Err(Failure::Ended);
         }
@@ -278,6 +274,7 @@ impl TowerSessionsStore {
         if !by_id.rename(&ticket.session, session).await? {
             return Ok(None);
         }
+        self.inner.memory.moved(&ticket.session, session);
         if by_id.update(&session, |draft| self.fill(draft, &changes, expiry)).await?.is_none() {
             return Err(Failure::Ended);
         }
@@ -300,10 +297,12 @@ impl TowerSessionsStore {
     }
 
     async fn delete_data(&self, id: i128) -> Result<(), Failure> {
+        let session = Self::session_id(id);
         if CYCLING.get() {
+            // Counted, so that a logout which comes before the move is seen to be another one.
+            self.inner.memory.deleted(&session, true);
             return Ok(());
         }
-        let session = Self::session_id(id);
         let noted = |destroyed| self.inner.memory.deleted(&session, destroyed);
         self.inner.engine.by_id().destroy(&session, noted).await?;
         Ok(())
@@ -369,7 +368,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Engine(error) => error.fmt(f),
-            Self::Ended => f.write_str("the session has ended: it was deleted, cycled or revoked, or expired"),
+            Self::Ended => {
+                f.write_str("the session has ended: it was deleted, cycled or revoked, or expired")
+            }
             Self::NoFreeId => f.write_str("no unused session id was found: is the random source broken?"),
         }
     }

@@ -99,9 +99,10 @@ impl Ticket {
     pub(super) fn attach(data: &mut Data, load: u64, session: &SessionId) {
         let mut numbers: Vec<Value> = Vec::with_capacity(5 + 2 * data.len());
         numbers.push(load.into());
-        numbers.extend(session.as_bytes().as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word).into()));
+        let words = session.as_bytes().as_chunks::<8>().0;
+        numbers.extend(words.iter().map(|word| Value::from(u64::from_le_bytes(*word))));
         for (key, value) in data.iter().filter(|(key, _)| *key != TICKET) {
-            numbers.extend([hash_of(key.as_str()).into(), hash_of(value).into()]);
+            numbers.extend([hash_of(key.as_str()), hash_of(value)].map(Value::from));
         }
         data.insert(TICKET.to_owned(), Value::Array(numbers));
     }
@@ -181,9 +182,10 @@ impl<'d> Changes<'d> {
 
     /// Does the same to `draft`.
     pub(super) fn apply(&self, draft: &mut Draft<'_>) -> sessile_engine::Result<()> {
-        let (data, is_over): (&Data, &dyn Fn(&str) -> bool) = match self {
-            Self::All(data) => (data, &|key| !data.contains_key(key)),
-            Self::Some { data, removed, .. } => (data, &|key| removed.contains(&hash_of(key))),
+        let (Self::All(data) | Self::Some { data, .. }) = self;
+        let is_over = |key: &str| match self {
+            Self::All(data) => !data.contains_key(key),
+            Self::Some { removed, .. } => removed.contains(&hash_of(key)),
         };
         let over: Vec<String> =
             draft.iter().filter(|(key, _)| is_over(key)).map(|(key, _)| key.to_owned()).collect();

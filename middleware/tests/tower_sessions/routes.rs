@@ -41,10 +41,7 @@ fn routes() -> Router {
                 s.set_expiry(Some(Expiry::AtDateTime(OffsetDateTime::now_utc() + Duration::days(1))));
             }),
         )
-        .route(
-            "/remove_expiry",
-            get(|s: Session| async move { s.set_expiry(Some(Expiry::OnSessionEnd)) }),
-        )
+        .route("/remove_expiry", get(|s: Session| async move { s.set_expiry(Some(Expiry::OnSessionEnd)) }))
 }
 
 /// The app over memory and over a file.
@@ -55,7 +52,8 @@ fn apps(expiry: Option<Expiry>) -> Vec<(Router, Option<TempDir>)> {
     [(memory, None), (file, Some(dir))]
         .into_iter()
         .map(|(engine, dir)| {
-            let mut layer = SessionManagerLayer::new(TowerSessionsStore::new(engine)).with_domain("localhost");
+            let mut layer =
+                SessionManagerLayer::new(TowerSessionsStore::new(engine)).with_domain("localhost");
             if let Some(expiry) = expiry {
                 layer = layer.with_expiry(expiry);
             }

@@ -498,9 +498,8 @@ async fn numbers_at_the_edges_come_back_as_they_were() {
     let text = "[0, -0.0, 1.0, 1e300, 5e-324, 9223372036854775807, -9223372036854775808, \
                 18446744073709551615, 18446744073709551616, -9223372036854775809, 0.1, 1e400]";
     // Without serde_json's arbitrary precision the last is no number.
-    let value: Value = serde_json::from_str(text).unwrap_or_else(|_| {
-        serde_json::from_str(&text.replace(", 1e400", "")).unwrap()
-    });
+    let value: Value = serde_json::from_str(text)
+        .unwrap_or_else(|_| serde_json::from_str(&text.replace(", 1e400", "")).unwrap());
     let store = memory();
     let id = stored(&store, &[("v", value.clone())]).await;
     assert_exact(&data(&store, id).await.unwrap()["v"], &value);
