@@ -76,13 +76,14 @@ fn edits_take_effect_as_a_whole_or_not_at_all_and_create_nothing() {
                 .unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Serialize);
             assert_eq!(get(&engine, &id(1), "n").await, Some(1));
-            let removed = engine.by_id().update(&id(1), |draft| {
+            let (by_id, id) = (engine.by_id(), id(1));
+            let removed = by_id.update(&id, |draft| {
                 draft.put("m", &2)?;
                 draft.set_owner(Some("user:1"))?;
                 Ok(draft.remove("n"))
             });
             assert_eq!(removed.await.unwrap(), Some(true));
-            let loaded = engine.by_id().load(&id(1)).await.unwrap().unwrap();
+            let loaded = by_id.load(&id).await.unwrap().unwrap();
             assert_eq!((loaded.snapshot.len(), loaded.snapshot.owner()), (1, Some("user:1")));
         }
     });
@@ -163,8 +164,8 @@ fn a_rename_that_is_dropped_leaves_the_old_id() {
         let engine = Engine::builder().open(MemoryStore::new()).unwrap();
         create(&engine, id(1), 1).await;
         {
-            let by_id = engine.by_id();
-            let mut rename = pin!(by_id.rename(&id(1), id(2)));
+            let (by_id, old) = (engine.by_id(), id(1));
+            let mut rename = pin!(by_id.rename(&old, id(2)));
             if let Poll::Ready(done) = rename.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 done.unwrap();
                 return;
