@@ -52,7 +52,7 @@ let app: Router = Router::new()
 //!
 //! # What cannot be guaranteed behind that trait
 //! - *Reading and writing one key is not atomic.* Two requests that count up the same key may count once; the later
-//!   save wins. Use [`Session::update`](crate::Session::update) of the native API.
+//!   save wins. Use [`Session::update`](crate::engine::Session::update) of the native API.
 //! - *A failed response costs a cycled session.* `cycle_id` deletes the old session before the new one is stored,
 //!   and the trait does not tell that deletion from a logout, so it must be final. A crash, a 5xx or a dropped
 //!   request between the two loses the session. [`TowerSessionsStore::cycling`] closes that gap where the
