@@ -297,7 +297,7 @@ async fn a_whole_life_is_audited_and_counted_and_nothing_secret_is_said() {
     says("destroyed", &[format!("session={}", tag(&second)), "by=\"holder\"".into()]);
     says("unknown", &[format!("session={}", tag(&first))]);
     says("ambiguous", &["tokens=2".into()]);
-    says("revoked", &[format!("session={}", tag(&third)), "by=\"engine\"".into()]);
+    says("revoked", &[format!("session={}", tag(&third)), "by=\"id\"".into()]);
     says("expired", &[format!("session={}", tag(&idle)), "by=\"idle\"".into()]);
     says("expired", &[format!("session={}", tag(&busy)), "by=\"deadline\"".into()]);
     says("evicted", &[format!("session={}", tag(&cold))]);
