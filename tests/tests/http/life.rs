@@ -1,8 +1,8 @@
 //! Rows L1 to L16 and C7: how sessions begin, go on and end, as a client sees it. L3 and L10 are races and are
 //! proven by the schedule tests and `races.rs`; L12 and L13 are the application's.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::USER_AGENT;
@@ -271,7 +271,11 @@ async fn l11_a_sensitive_route_asks_for_a_fresh_proof() {
     let (builder, clock) = clocked();
     let layer = SessionLayer::new(builder.in_memory().unwrap());
     let sensitive = async |s: Session| {
-        if s.authenticated_within(5 * MINUTE) { ok() } else { status(StatusCode::UNAUTHORIZED, "who are you?") }
+        if s.authenticated_within(5 * MINUTE) {
+            ok()
+        } else {
+            status(StatusCode::UNAUTHORIZED, "who are you?")
+        }
     };
     let stranger = begin(&layer, "v").await;
     assert_eq!(ask(&layer, &stranger, sensitive).await.status(), 401);
@@ -320,7 +324,8 @@ async fn l14_users_see_their_own_sessions_and_no_token() {
     .await;
     let body = response.body();
     assert_eq!(body.lines().count(), 3);
-    for wanted in ["phone", "laptop", "tablet", "192.0.2.0/24", "created_at", "last_seen", "authenticated_at"] {
+    for wanted in ["phone", "laptop", "tablet", "192.0.2.0/24", "created_at", "last_seen", "authenticated_at"]
+    {
         assert!(body.contains(wanted), "{wanted}: {body}");
     }
     let here: Vec<_> = body.lines().filter(|l| l.ends_with("(here)")).collect();

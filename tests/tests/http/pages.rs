@@ -25,9 +25,9 @@ fn missing(text: &str) -> Vec<String> {
     let mut sources: BTreeMap<String, String> = BTreeMap::new();
     let mut wrong = Vec::new();
     for (file, name) in named(text) {
-        let source = sources.entry(file.clone()).or_insert_with_key(|file| {
-            fs::read_to_string(root().join(file)).unwrap_or_default()
-        });
+        let source = sources
+            .entry(file.clone())
+            .or_insert_with_key(|file| fs::read_to_string(root().join(file)).unwrap_or_default());
         if source.is_empty() {
             wrong.push(format!("{file}: no such file"));
         } else if !source.contains(&format!("fn {name}(")) {
@@ -41,7 +41,8 @@ fn missing(text: &str) -> Vec<String> {
 fn rows(page: &str) -> BTreeMap<String, Vec<String>> {
     let mut found = BTreeMap::new();
     for line in page.lines().filter_map(|l| l.trim_start_matches("//! ").strip_prefix("| ")) {
-        let cells: Vec<String> = line.trim_end_matches('|').split(" | ").map(|c| c.trim().to_owned()).collect();
+        let cells: Vec<String> =
+            line.trim_end_matches('|').split(" | ").map(|c| c.trim().to_owned()).collect();
         if checklist().contains(&cells[0]) {
             let old = found.insert(cells[0].clone(), cells.clone());
             assert!(old.is_none(), "{} stands there twice", cells[0]);
@@ -84,8 +85,11 @@ fn every_row_of_the_checklist_has_its_line() {
 fn both_lists_say_the_same_of_each_row() {
     let tests_of = |page: &str| -> BTreeMap<String, (bool, BTreeSet<String>)> {
         let rows = rows(&read(page));
-        let tests = |cells: &[String]| named(cells.last().unwrap()).into_iter().map(|(_, name)| name).collect();
-        rows.iter().map(|(id, c)| (id.clone(), (c.last().unwrap().starts_with("not ours"), tests(c)))).collect()
+        let tests =
+            |cells: &[String]| named(cells.last().unwrap()).into_iter().map(|(_, name)| name).collect();
+        rows.iter()
+            .map(|(id, c)| (id.clone(), (c.last().unwrap().starts_with("not ours"), tests(c))))
+            .collect()
     };
     assert_eq!(tests_of("docs/security.md"), tests_of("tests/tests/http/main.rs"));
 }

@@ -7,9 +7,9 @@ use std::fmt::{Debug, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use axum::Router;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use sessile::engine::store::{RedbStore, Store};
 use sessile::{
@@ -310,6 +310,7 @@ async fn t4_t8_a_whole_life_leaves_no_token_behind() {
     engine.destroy_all("user:42", None).await.unwrap();
     let last = step!("", write);
     step!(&pair(&last), async |s| s.destroy().unwrap());
+    step!("", write);
     let direct = engine.session(None).await.unwrap();
     direct.put("k", "v").unwrap();
     let delivery = direct.commit().await.unwrap();
@@ -336,7 +337,8 @@ async fn t4_t8_a_whole_life_leaves_no_token_behind() {
     let printed = printed.0.lock().unwrap().clone();
     let counted = names.0.lock().unwrap().iter().cloned().collect::<Vec<_>>().join("\n");
     // The places are the right ones: each has what it should have.
-    for event in ["created", "renewed", "destroyed", "revoked", "expired", "evicted", "unknown", "ambiguous"] {
+    for event in ["created", "renewed", "destroyed", "revoked", "expired", "evicted", "unknown", "ambiguous"]
+    {
         assert!(traced.contains(&format!("event=\"{event}\"")), "{event}");
     }
     assert!(traced.contains("event=\"malformed\"") && traced.contains("event=\"over_budget\""));
@@ -399,7 +401,9 @@ async fn t7_no_answer_has_a_token_outside_set_cookie() {
     let mut seen = 0;
     for _ in 0..20 {
         let mut cookie = String::new();
-        for path in ["begin", "list", "login", "list", "renew", "fail", "begin", "list", "nowhere", "end", "end"] {
+        for path in
+            ["begin", "list", "login", "list", "renew", "fail", "begin", "list", "nowhere", "end", "end"]
+        {
             let head = format!("GET /{path} HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n");
             let answer = exchange(address, &head).await;
             let (ours, rest): (Vec<_>, Vec<_>) =
