@@ -23,6 +23,9 @@ use crate::store::BoxFuture;
 use crate::token::Token;
 use crate::writer::{Lifetime, Renewal, RenewalWait};
 
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests;
+
 /// What the client must be told about its token.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -31,7 +31,7 @@ pub use self::tag::SessionTag;
 /// | `created` | info | `session` | a new session was published |
 /// | `renewed` | info | `session`, `was` | it got a new token, and with it a new tag |
 /// | `destroyed` | info | `session`, `by` = `holder` | ended through a handle: a logout |
-/// | `revoked` | info | `session`, `by` = `engine` | ended by its id: an administrator, a limit, an undelivered response |
+/// | `revoked` | info | `session`, `by` = `id`, `owner`, `owner_limit` or `undelivered` | ended by its id, with all of its owner's, for the limit of sessions per owner, or because its response never left |
 /// | `expired` | debug | `session`, `by` = `idle` or `deadline` | its time came while it was in memory |
 /// | `evicted` | debug | `session` | left memory; its row stays |
 /// | `unknown` | info | `session` | a token that opens no session: never issued, or its session is over |
