@@ -2,6 +2,7 @@
 
 mod model;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use proptest::prelude::*;

@@ -1,7 +1,5 @@
 //! Random edits of a record against a map that does the same.
 
-use std::collections::BTreeMap;
-
 use super::*;
 
 #[derive(Debug, Clone)]
