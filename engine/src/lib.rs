@@ -18,6 +18,7 @@
 //! | `axum` | no | `Error` as an axum response | axum-core |
 //! | `shuttle` | no | replaces locks and atomics for schedule tests; never enable it in an application | everything |
 
+pub mod by_id;
 mod cache;
 pub mod clock;
 mod config;

@@ -17,6 +17,8 @@ use shuttle::thread;
 use crate::store::MemoryStore;
 use crate::{Delivery, Durability, Engine, ErrorKind, Session, Token};
 
+mod by_id;
+
 fn schedules() -> usize {
     std::env::var("SESSILE_SCHEDULES").ok().and_then(|s| s.parse().ok()).unwrap_or(10_000)
 }

@@ -248,8 +248,9 @@ impl SessionId {
 
     /// The first eight bytes as a number, used as a hash without any further hashing.
     ///
-    /// That is safe against chosen collisions because only ids of tokens that [`Token::generate`] drew are
-    /// ever put into a table: a client can look up an id of his choice, but not have one stored.
+    /// That is safe against chosen collisions because only ids of tokens that [`Token::generate`] drew, and hashes of
+    /// secrets that an adapter drew ([`by_id::derive_id`](crate::by_id::derive_id)), are ever put into a table: a
+    /// client can look up an id of his choice, but not have one stored.
     #[must_use]
     #[inline]
     pub(crate) const fn bucket(&self) -> u64 {

@@ -56,6 +56,8 @@
 //! | `axum` | yes | [`Session`] as an axum extractor; [`Error`], [`SessionRejection`] and [`ErrorResponse`] as responses (through axum-core) |
 //! | `metrics` | no | counters and histograms through the `metrics` facade; see [`AuditObserver`] |
 //! | `redb` | yes | the embedded file store: `Engine::builder().open_redb(path)` |
+//! | `tower-sessions-0_14` | no | `adapter::TowerSessionsStore`, the engine as a store of tower-sessions 0.14 and axum-login 0.18 |
+//! | `tower-sessions-0_15` | no | the same for tower-sessions 0.15 |
 //!
 //! # Deployment caveats
 //! - *Cookies are `Secure`.* Browsers make an exception for `localhost`; for plain HTTP elsewhere see
@@ -75,6 +77,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "_tower-sessions")]
+pub mod adapter;
 mod audit;
 mod cookie;
 mod extract;
