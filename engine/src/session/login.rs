@@ -39,7 +39,9 @@ impl Session {
     /// [`OwnerLimit::DropOldest`](crate::OwnerLimit::DropOldest) other sessions may have been ended.
     ///
     /// # Durability
-    /// As a renewal, durable before the response is released, and so are the ends of the sessions dropped.
+    /// On a session that exists, as a renewal: durable before the response is released, and so are the ends of the
+    /// sessions dropped. A login that begins a session is written as the engine's
+    /// [`Durability`](crate::Durability) says.
     ///
     /// # Examples
     /// ```
