@@ -109,7 +109,7 @@ impl Token {
         let mut block = [0; 64];
         block[..TOKEN_BYTES].copy_from_slice(&self.0);
         block[TOKEN_BYTES] = 0x80;
-        block[62] = (TOKEN_BYTES * 8 >> 8) as u8;
+        block[62] = ((TOKEN_BYTES * 8) >> 8) as u8;
         let mut state = SHA_256;
         compress256(&mut state, &[block]);
         block.as_mut_slice().zeroize();
