@@ -46,7 +46,7 @@
 //! | the stored session is damaged | a fresh session; the row is quarantined | [`Corrupt::Fail`]: 500, once |
 //! | the commit at the head fails | the whole response becomes a 503 or 500 | [`SessionLayer::on_error`] |
 //! | the cookie hook breaks a rule | 500, traced, nothing committed | |
-//! | an operation on the session fails | the handler's `Error` as a response: 401 for a session that has ended, 503 where trying again may help, else 500 ([`Error::http_status`]) | |
+//! | an operation on the session fails | the handler's `Error` as a response: 401 for a session that has ended, 403 for a login beyond the owner's limit, 503 where trying again may help, else 500 ([`Error::http_status`]) | |
 //!
 //! The commit of a session whose owner has too many fails as well: see [`Builder::max_sessions_per_owner`].
 //!

@@ -23,7 +23,9 @@ fn collect(dir: &Path, out: &mut Vec<PathBuf>) {
 /// The sources of all packages that have tests.
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for dir in ["engine/src", "engine/tests", "middleware/src", "middleware/tests", "tests/src", "tests/tests"] {
+    for dir in
+        ["engine/src", "engine/tests", "middleware/src", "middleware/tests", "tests/src", "tests/tests"]
+    {
         collect(&root().join(dir), &mut files);
     }
     files
