@@ -287,6 +287,16 @@ impl<M> SessionLayer<M> {
 
     /// Also puts a handle into the extensions of each request, for services that move the request to another
     /// task before the session is asked for. Off by default: it costs two allocations a request.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile::{Engine, SessionLayer};
+    ///
+    /// # let engine = Engine::builder().in_memory()?;
+    /// // `tower::buffer` inside the layer serves requests on a task of its own.
+    /// let layer = SessionLayer::new(engine).request_extension(true);
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
     #[must_use]
     pub fn request_extension(self, on: bool) -> Self {
         self.with(|shared| shared.request_extension = on)
