@@ -118,12 +118,33 @@ impl Builder {
     ///
     /// A use is noted in memory at once and written down at most every twentieth of the timeout (at least a
     /// second apart); after a restart a session may therefore live that much longer, never shorter.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile_engine::Engine;
+    ///
+    /// let engine = Engine::builder()
+    ///     .lifetime(Duration::from_secs(30 * 24 * 60 * 60))
+    ///     .idle_timeout(Duration::from_secs(30 * 60))
+    ///     .in_memory()?;
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
     pub fn idle_timeout(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = idle.into();
         self
     }
 
     /// What a crash may cost. Default: [`Durability::Eventual`] with a window of 50 ms.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile_engine::{Durability, Engine};
+    ///
+    /// let engine = Engine::builder().durability(Durability::PowerLoss).in_memory()?;
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
@@ -138,6 +159,14 @@ impl Builder {
     /// Above it, clean sessions that nobody uses leave the cache and are read back on demand; sessions with
     /// unwritten changes stay, and new ones wait for the writer. An [in-memory](Self::in_memory) engine can
     /// write nothing out: it refuses new sessions instead ([`ErrorKind::OutOfMemoryBudget`]).
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile_engine::Engine;
+    ///
+    /// let engine = Engine::builder().memory_limit(64 << 20).max_record_bytes(16 << 10).in_memory()?;
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.memory_limit = bytes;
         self
@@ -159,18 +188,57 @@ impl Builder {
     /// logs in again.
     ///
     /// The store must be able to list by owner. Counting asks it once per login.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile_engine::{Engine, OwnerLimit};
+    ///
+    /// // The fourth login ends the oldest of the three.
+    /// let engine = Engine::builder().max_sessions_per_owner(3, OwnerLimit::DropOldest).in_memory()?;
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
     pub fn max_sessions_per_owner(mut self, n: usize, policy: OwnerLimit) -> Self {
         self.owner_limit = Some((n, policy));
         self
     }
 
     /// Another source of time, for tests and simulations. Default: the operating system's clocks.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// use std::time::Duration;
+    ///
+    /// use sessile_engine::{Engine, clock::ManualClock};
+    ///
+    /// let clock = ManualClock::new(1_800_000_000_000);
+    /// let engine = Engine::builder().clock(clock.clone()).lifetime(Duration::from_secs(60)).in_memory()?;
+    /// let session = engine.session(None).await?;
+    /// session.put("user", "ann")?;
+    /// clock.advance(Duration::from_secs(60));
+    /// assert_eq!(session.get::<String>("user")?, None);
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
     }
 
     /// Is told of everything that happens to sessions. Default: nobody is.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile_engine::{Engine, Event};
+    ///
+    /// let engine = Engine::builder()
+    ///     .observer(|event: &Event| {
+    ///         if let Event::Quarantined { id, .. } = event {
+    ///             eprintln!("session {id} was damaged");
+    ///         }
+    ///     })
+    ///     .in_memory()?;
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observer = Some(Arc::new(observer));
         self
@@ -199,6 +267,14 @@ impl Builder {
     /// [`ErrorKind::Config`] for contradictory settings; [`ErrorKind::Store`] with a
     /// [`StoreError`](crate::StoreError) that says whether the file is locked by somebody else, foreign, of a newer
     /// format or unreadable. Such a file is left as it was.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use sessile_engine::Engine;
+    ///
+    /// let engine = Engine::builder().open_redb("/var/lib/app/sessions.redb")?;
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
     #[cfg(feature = "redb")]
     pub fn open_redb(mut self, path: impl AsRef<std::path::Path>) -> Result<Engine> {
         self.check()?;
@@ -215,6 +291,14 @@ impl Builder {
     /// # Errors
     /// [`ErrorKind::Config`] for contradictory settings or a store that is shared with other processes;
     /// [`ErrorKind::Store`] if the store cannot be read.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile_engine::{Engine, store::MemoryStore};
+    ///
+    /// let engine = Engine::builder().open(MemoryStore::default())?;
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
     pub fn open(self, store: impl Store) -> Result<Engine> {
         let store: Arc<dyn DynStore> = Arc::new(store);
         if !store.capabilities().exclusive {

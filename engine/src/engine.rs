@@ -132,6 +132,21 @@ impl Engine {
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # use sessile_engine::Delivery;
+    /// # let session = engine.session(None).await?;
+    /// # session.put("user", "ann")?;
+    /// # let Delivery::Issue(issue) = session.commit().await? else { panic!() };
+    /// # let old = issue.token;
+    /// // A page that polls does not keep its user logged in.
+    /// let session = engine.session_untouched(Some(&old)).await?;
+    /// assert!(session.exists("user"));
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn session_untouched(&self, token: Option<&Token>) -> Begin {
         let core = self.core();
         let Some(token) = token.filter(|_| !core.is_closed()) else { return self.session(token) };
@@ -170,6 +185,17 @@ impl Engine {
     ///
     /// # Cancel safety
     /// Dropping the future stops the waiting, not the writing.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.put("user", "ann")?;
+    /// session.commit().await?;
+    /// engine.flush().await?; // it survives a crash from here on, if there is a store
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub async fn flush(&self) -> Result<()> {
         match &self.core().store {
             Some(_) => self.core().queue.flush().await,
@@ -186,6 +212,16 @@ impl Engine {
     ///
     /// # Cancel safety
     /// The engine is closed even if the future is dropped.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// // When the server has drained:
+    /// engine.close().await?;
+    /// assert!(engine.session(None).await.is_err());
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub async fn close(&self) -> Result<()> {
         self.handle.shut_down()
     }
@@ -202,6 +238,19 @@ impl Engine {
     ///
     /// # Durability
     /// Durable when it returns, at every level.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.put("user", "ann")?;
+    /// session.commit().await?;
+    /// let id = session.id().expect("it is published");
+    /// engine.destroy_session(&id).await?;
+    /// assert!(session.is_revoked());
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     #[doc(alias = "revoke")]
     pub async fn destroy_session(&self, id: &SessionId) -> Result<()> {
         if self.core().is_closed() {
@@ -212,6 +261,18 @@ impl Engine {
     }
 
     /// Counters, now.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.put("user", "ann")?;
+    /// session.commit().await?;
+    /// let stats = engine.stats().await;
+    /// assert_eq!((stats.cached, stats.created), (1, 1));
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub async fn stats(&self) -> Stats {
         let stored = match &self.core().store {
             Some(store) => store.count().await.ok().flatten(),
@@ -221,6 +282,18 @@ impl Engine {
     }
 
     /// Whether the store works.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// use sessile_engine::Health;
+    ///
+    /// if engine.health() != Health::Ok {
+    ///     // Take this server out of the load balancer's list.
+    /// }
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn health(&self) -> Health {
         self.core().health()
     }

@@ -122,6 +122,7 @@ impl Error {
     /// | status | kinds | what the client should do |
     /// |---|---|---|
     /// | 401 | [`Revoked`](ErrorKind::Revoked) | sign in again |
+    /// | 403 | [`OwnerLimit`](ErrorKind::OwnerLimit) | end another session first |
     /// | 503 | [`Store`](ErrorKind::Store), [`ReadOnly`](ErrorKind::ReadOnly), [`Closed`](ErrorKind::Closed), [`NotLoaded`](ErrorKind::NotLoaded), [`Undeliverable`](ErrorKind::Undeliverable), [`OutOfMemoryBudget`](ErrorKind::OutOfMemoryBudget) | try again later |
     /// | 500 | everything else: the application's mistake, or damage | nothing |
     ///

@@ -5,6 +5,21 @@
 //! Start with [`Engine::builder`]. A request begins with [`Engine::session`], uses the [`Session`], and ends with
 //! [`Session::commit`], which says what the client must be told.
 //!
+//! | to | call |
+//! |---|---|
+//! | read and write | [`Session::get`], [`put`](Session::put), [`pop`](Session::pop), [`update`](Session::update), [`transact`](Session::transact), [`snapshot`](Session::snapshot); [`SessionKey`] for typed keys, [`put_struct`](Session::put_struct) for structs, [`put_archived`](Session::put_archived) for what is read in place |
+//! | log in and out | [`Session::login`], [`destroy`](Session::destroy); [`Engine::sessions_of`] and [`destroy_all`](Engine::destroy_all) for all sessions of an owner |
+//! | leave a message | [`Session::flash`], [`flashes`](Session::flashes) |
+//! | change the token | [`Session::renew`], [`rotate`](Session::rotate), [`Builder::rotate_every`] |
+//! | decide how long | [`Builder::lifetime`], [`idle_timeout`](Builder::idle_timeout); [`Session::set_lifetime`], [`remember_me`](Session::remember_me) |
+//! | join two sessions | [`Session::merge`] |
+//! | wait for the end or a change | [`Session::revoked`], [`changed`](Session::changed) |
+//! | look over all of them | [`Engine::iterate`], [`for_each`](Engine::for_each), [`stats`](Engine::stats) |
+//! | bound the memory | [`Builder::memory_limit`], [`anonymous_memory_limit`](Builder::anonymous_memory_limit) |
+//! | be told | [`Observer`] |
+//! | bring a store | [`store::Store`] |
+//! | put another library in front | [`by_id`] |
+//!
 //! # What it promises
 //! Operations on one session are linearizable and happen when they are called; a session that was destroyed,
 //! renewed or revoked never comes back, whatever races with it; what a crash may cost is chosen by name

@@ -127,7 +127,15 @@ fn a_deadline_may_move_both_ways() {
         let engine = Engine::builder().clock(clock.clone()).open(MemoryStore::new()).unwrap();
         let by_id = engine.by_id();
         create(&engine, id(1), 1).await;
-        let set = async |secs| by_id.update(&id(1), |d| Ok(d.set_deadline(at(secs)))).await.unwrap();
+        let set = async |secs| {
+            by_id
+                .update(&id(1), |d| {
+                    d.set_deadline(at(secs));
+                    Ok(())
+                })
+                .await
+                .unwrap()
+        };
         set(1_000_000).await;
         assert_eq!(by_id.load(&id(1)).await.unwrap().unwrap().deadline, at(1_000_000));
         set(60).await;

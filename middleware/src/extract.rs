@@ -59,6 +59,18 @@ impl<M> Session<M> {
 impl<M: 'static> Session<M> {
     /// The session of the request being served, if it has been loaded already. For synchronous code deep
     /// inside a handler; call it from the handler's own task.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile::Session;
+    ///
+    /// /// Called from handlers behind the layer, which need not pass the session on.
+    /// fn user() -> Option<String> {
+    ///     let session: Session = Session::current()?;
+    ///     session.get("user").ok().flatten()
+    /// }
+    /// assert_eq!(user(), None, "no request is being served");
+    /// ```
     #[must_use]
     pub fn current() -> Option<Self> {
         match Source::in_scope(TypeId::of::<M>())? {
@@ -113,6 +125,15 @@ impl<M: 'static> Session<M> {
     ///
     /// # Cancel safety
     /// As for [`from_request`](Self::from_request).
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile::{Session, SessionRejection, Token};
+    ///
+    /// async fn of_body(body: &str) -> Result<Session, SessionRejection> {
+    ///     Session::from_token(Token::parse(body.trim().as_bytes()).as_ref()).await
+    /// }
+    /// ```
     pub fn from_token(token: Option<&Token>) -> Load<M> {
         Load::with_token(token)
     }

@@ -149,6 +149,16 @@ impl<M> SessionLayer<M> {
     }
 
     /// Carries the token in a cookie, this one. The default, with the default [`CookiePolicy`].
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile::{CookiePolicy, Engine, SameSite, SessionLayer};
+    ///
+    /// # let engine = Engine::builder().in_memory()?;
+    /// let cookie = CookiePolicy::builder().name("__Host-id").same_site(SameSite::Strict).build()?;
+    /// let layer = SessionLayer::new(engine).cookie(cookie);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn cookie(self, policy: CookiePolicy) -> Self {
         self.with(|shared| {
@@ -158,12 +168,31 @@ impl<M> SessionLayer<M> {
     }
 
     /// Carries the token in headers.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile::{Engine, HeaderTransport, SessionLayer};
+    ///
+    /// # let engine = Engine::builder().in_memory()?;
+    /// let layer = SessionLayer::new(engine).header(HeaderTransport::default());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn header(self, header: HeaderTransport) -> Self {
         self.with(|shared| shared.carrier = Carrier::Header(header))
     }
 
     /// Carries the token in a way of the application's own.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile::{Engine, InBody, SessionLayer};
+    ///
+    /// # let engine = Engine::builder().in_memory()?;
+    /// // Handlers use `Session::from_token` and `Session::issue`.
+    /// let layer = SessionLayer::new(engine).transport(InBody);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn transport(self, transport: impl Transport) -> Self {
         self.with(|shared| shared.carrier = Carrier::Custom(Arc::new(transport)))
@@ -215,12 +244,36 @@ impl<M> SessionLayer<M> {
     ///
     /// The handler's response is dropped whole, so that the client cannot take it for done. The text reaches
     /// the client if the service's body is axum's, a `String` or a `Vec<u8>`; any other body is left empty.
+    ///
+    /// # Examples
+    /// ```
+    /// use http::{Response, StatusCode};
+    /// use sessile::{Engine, SessionLayer};
+    ///
+    /// # let engine = Engine::builder().in_memory()?;
+    /// let layer = SessionLayer::new(engine).on_error(|error| {
+    ///     let mut response = Response::new("Please try again.".to_owned());
+    ///     let status = StatusCode::from_u16(error.http_status());
+    ///     *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    ///     response
+    /// });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn on_error(self, respond: impl Fn(&Error) -> Response<String> + Send + Sync + 'static) -> Self {
         self.with(|shared| shared.on_error = Arc::new(respond))
     }
 
     /// What a request gets whose session the store cannot load. [`StoreDown::Fail`] by default.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile::{Corrupt, Engine, SessionLayer, StoreDown};
+    ///
+    /// # let engine = Engine::builder().in_memory()?;
+    /// let layer = SessionLayer::new(engine).on_store_down(StoreDown::ServeEmpty).on_corrupt(Corrupt::Fail);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn on_store_down(self, policy: StoreDown) -> Self {
         self.with(|shared| shared.on_store_down = policy)
@@ -234,6 +287,16 @@ impl<M> SessionLayer<M> {
 
     /// Also puts a handle into the extensions of each request, for services that move the request to another
     /// task before the session is asked for. Off by default: it costs two allocations a request.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile::{Engine, SessionLayer};
+    ///
+    /// # let engine = Engine::builder().in_memory()?;
+    /// // `tower::buffer` inside the layer serves requests on a task of its own.
+    /// let layer = SessionLayer::new(engine).request_extension(true);
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
     #[must_use]
     pub fn request_extension(self, on: bool) -> Self {
         self.with(|shared| shared.request_extension = on)

@@ -46,9 +46,18 @@
 //! | the stored session is damaged | a fresh session; the row is quarantined | [`Corrupt::Fail`]: 500, once |
 //! | the commit at the head fails | the whole response becomes a 503 or 500 | [`SessionLayer::on_error`] |
 //! | the cookie hook breaks a rule | 500, traced, nothing committed | |
-//! | an operation on the session fails | the handler's `Error` as a response: 401 for a session that has ended, 503 where trying again may help, else 500 ([`Error::http_status`]) | |
+//! | an operation on the session fails | the handler's `Error` as a response: 401 for a session that has ended, 403 for a login beyond the owner's limit, 503 where trying again may help, else 500 ([`Error::http_status`]) | |
+//!
+//! The commit of a session whose owner has too many fails as well: see [`Builder::max_sessions_per_owner`].
 //!
 //! [`AuditObserver`] writes what happens to sessions to `tracing` and has the tables of events and metrics.
+//!
+//! # More than one request
+//! A session belongs to nobody until [`login`](engine::Session::login). Then [`Engine::sessions_of`] lists the sessions
+//! of its owner and [`Engine::destroy_all`] ends them. A stream or a WebSocket keeps its session live, and learns of
+//! its end by [`revoked`](engine::Session::revoked) and of changes by [`changed`](engine::Session::changed). What the
+//! next page is to show once is a [`flash`](engine::Session::flash). Requests that a page makes by itself extract
+//! [`Untouched`].
 //!
 //! # Features
 //! | feature | default | what it adds |
@@ -58,6 +67,9 @@
 //! | `redb` | yes | the embedded file store: `Engine::builder().open_redb(path)` |
 //! | `tower-sessions-0_14` | no | `adapter::TowerSessionsStore`, the engine as a store of tower-sessions 0.14 and axum-login 0.18 |
 //! | `tower-sessions-0_15` | no | the same for tower-sessions 0.15 |
+//!
+//! # From another library
+//! `docs/migrate/` has guides for tower-sessions, axum_session and actix-session.
 //!
 //! # Deployment caveats
 //! - *Cookies are `Secure`.* Browsers make an exception for `localhost`; for plain HTTP elsewhere see

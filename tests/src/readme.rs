@@ -1,6 +1,18 @@
-//! Compiles the README's example as a documentation test. It holds no code of its own.
+//! Compiles the examples of the README and of the migration guides as documentation tests. It holds no code of its own.
 
 /// The README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// The pages for those who come from another library.
+#[cfg(doctest)]
+pub mod migrate {
+    /// From axum_session.
+    #[doc = include_str!("../../docs/migrate/axum-session.md")]
+    pub struct AxumSession;
+
+    /// From actix-session.
+    #[doc = include_str!("../../docs/migrate/actix-session.md")]
+    pub struct ActixSession;
+}

@@ -14,14 +14,18 @@
 //!   the first change after a pick-up by the writer, not with every change.
 
 mod claim;
+mod owned;
+mod renewal;
+mod write;
 
 use std::ops::Deref;
 
 pub(crate) use self::claim::Claimed;
+pub(crate) use self::write::{Amend, Pick, WriteMode};
 use super::Grown;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::ExpiredBy;
-use crate::owner::{Follow, OwnerIndex};
+use crate::owner::Follow;
 use crate::record::{Meta, Record, Times};
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, RwLock};
 use crate::token::SessionId;
@@ -143,32 +147,6 @@ pub(crate) enum Edited<R> {
     },
     /// The record was not the expected one.
     Conflict,
-}
-
-/// How the writer must store a picked-up record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WriteMode {
-    Insert,
-    Update,
-    Replace,
-}
-
-/// What the writer must do for a queued entry.
-pub(crate) enum Pick {
-    /// Nothing (any more).
-    Skip,
-    /// Wait: a renewal of it is unresolved. The entry counts as queued again.
-    Hold,
-    /// Store this record.
-    Write(Record, WriteMode),
-    /// Delete the row.
-    Delete,
-}
-
-/// A record taken for a renewal.
-pub(crate) struct Taken {
-    pub(crate) record: Record,
-    pub(crate) stored: bool,
 }
 
 impl Entry {
@@ -337,139 +315,9 @@ impl Entry {
         }
     }
 
-    /// Enters the session into the index of owners if it is in service. For an entry that has just come into
-    /// the map, under the shard's lock.
-    pub(crate) fn add_to(&self, owners: &OwnerIndex) {
-        let record = self.record.read();
-        if let Some(owner) = record.as_ref().and_then(Record::owner)
-            && self.phase() == Phase::Live
-        {
-            owners.add(owner, &self.id);
-        }
-    }
-
-    /// Takes an evicted session out of the index of owners, under the shard's lock.
-    pub(crate) fn remove_from(&self, owners: &OwnerIndex) {
-        if let Some(owner) = self.record.read().as_ref().and_then(Record::owner) {
-            owners.remove(owner, &self.id);
-        }
-    }
-
-    /// As [`add_to`](Self::add_to) for the entry that takes the place of `old`, a session of `old_owner`. Under
-    /// the lock of `old`.
-    pub(crate) fn succeed(&self, old: &SessionId, old_owner: Option<&str>, owners: &OwnerIndex) {
-        let record = self.record.read();
-        // Already ended or given to somebody else again: then this adds nothing.
-        let owner = record.as_ref().and_then(Record::owner);
-        match old_owner {
-            Some(owned) if owner == Some(owned) => owners.moved(owned, old, &self.id),
-            _ => {
-                if let Some(owned) = old_owner {
-                    owners.remove(owned, old);
-                }
-                if let Some(owner) = owner {
-                    owners.add(owner, &self.id);
-                }
-            }
-        }
-    }
-
     /// Bytes of the record, 0 if gone.
     pub(crate) fn record_bytes(&self) -> usize {
         self.record.read().as_ref().map_or(0, Record::byte_len)
-    }
-
-    // ---- the writer's side ----
-
-    /// Takes the entry off the dirty queue.
-    pub(crate) fn pick(&self) -> Pick {
-        let slot = self.record.write();
-        let flags = self.flags();
-        if let Some(record) = &*slot {
-            if flags & RENEWING != 0 {
-                return Pick::Hold;
-            }
-            if flags & DIRTY == 0 {
-                self.set_flags(flags & !QUEUED);
-                return Pick::Skip;
-            }
-            let mode = match flags & (STORED | REPLACE) {
-                0 => WriteMode::Insert,
-                STORED => WriteMode::Update,
-                _ => WriteMode::Replace,
-            };
-            self.set_flags(flags & !(QUEUED | DIRTY) | IN_FLIGHT);
-            return Pick::Write(record.clone(), mode);
-        }
-        if matches!(self.phase(), Phase::Renewed | Phase::Merging) {
-            self.set_flags(flags & !QUEUED);
-            return Pick::Skip;
-        }
-        self.set_flags(flags & !QUEUED | IN_FLIGHT);
-        Pick::Delete
-    }
-
-    /// The picked-up record is in the store.
-    pub(crate) fn written(&self) {
-        let _slot = self.record.write();
-        self.set_flags(self.flags() & !(IN_FLIGHT | REPLACE) | STORED);
-    }
-
-    /// The pick-up did not reach the store. Returns whether the caller must queue the entry again.
-    /// `amend` corrects what we believed about the store's row.
-    pub(crate) fn not_written(&self, amend: Amend) -> bool {
-        let mut slot = self.record.write();
-        let mut flags = self.flags() & !IN_FLIGHT;
-        match amend {
-            Amend::Nothing => {}
-            Amend::RowMissing => flags &= !(STORED | REPLACE),
-            Amend::RowUnknown => flags |= REPLACE,
-        }
-        if let Some(record) = &*slot
-            && flags & DIRTY != 0
-        {
-            // A change after the pick-up raised the version past one that was never stored.
-            let mut meta = record.meta();
-            meta.version = meta.version.saturating_sub(1).max(1);
-            *slot = Some(record.with_meta(&meta));
-        }
-        let enqueue = flags & QUEUED == 0;
-        self.set_flags(flags | DIRTY | QUEUED);
-        enqueue
-    }
-
-    // ---- renewal ----
-
-    /// Picks the record up for a renewal. `Ok(None)` if another renewal is under way.
-    pub(crate) fn take_for_renewal(&self, now: u64) -> Result<Option<Taken>> {
-        let slot = self.record.write();
-        let Some(record) = &*slot else { return Err(revoked()) };
-        if now >= self.expiry(record) {
-            return Err(revoked());
-        }
-        let flags = self.flags();
-        if flags & RENEWING != 0 {
-            return Ok(None);
-        }
-        self.set_flags(flags | RENEWING);
-        Ok(Some(Taken { record: record.clone(), stored: flags & STORED != 0 }))
-    }
-
-    /// Ends this entry in favour of the one that `successor` makes of the newest record, and returns that one
-    /// and the bytes freed. Everyone who still holds this entry is revoked.
-    ///
-    /// `successor` puts the new entry into the map while this one is still locked, so there is no moment at
-    /// which neither of the two can be found.
-    pub(crate) fn finish_renewal(
-        &self,
-        successor: impl FnOnce(Record) -> EntryRef,
-    ) -> Result<(EntryRef, usize)> {
-        let mut slot = self.record.write();
-        let Some(record) = slot.take() else { return Err(revoked()) };
-        self.set_phase(Phase::Renewed);
-        self.set_flags(self.flags() & !(RENEWING | DIRTY));
-        let bytes = record.byte_len();
-        Ok((successor(record), bytes))
     }
 }
 
@@ -582,25 +430,6 @@ impl EntryRef {
         drop(slot);
         published.then(|| old.byte_len())
     }
-
-    /// Gives the renewal up: the session goes on under this id. The store may have moved the row already, so
-    /// it is inserted again.
-    pub(crate) fn abort_renewal(&self, queue: &Queue) {
-        let _slot = self.record.write();
-        self.set_flags(self.flags() & !(RENEWING | STORED | REPLACE) | DIRTY);
-        self.enqueue(Some(queue));
-    }
-}
-
-/// What a commit told about the store's row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Amend {
-    /// Nothing new: the commit failed as a whole.
-    Nothing,
-    /// There is no row.
-    RowMissing,
-    /// There is a row, but not the one we expected.
-    RowUnknown,
 }
 
 /// The error of an operation on a session that is gone.

@@ -99,6 +99,19 @@ impl Builder {
     /// (OWASP: renewal timeout). Default: `None`, never. At least one second.
     ///
     /// The deadline stays; the old token goes on working for [`rotation_grace`](Self::rotation_grace).
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile_engine::Engine;
+    ///
+    /// let engine = Engine::builder()
+    ///     .rotate_every(Duration::from_secs(15 * 60))
+    ///     .rotation_grace(Duration::from_secs(5))
+    ///     .in_memory()?;
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
     pub fn rotate_every(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.life.rotate_every = age.into();
         self
@@ -120,6 +133,20 @@ impl Builder {
     /// a session with an owner. An [in-memory](Self::in_memory) engine refuses new ones
     /// ([`ErrorKind::OutOfMemoryBudget`]): it could only forget others, and it keeps what it has accepted.
     /// [`anonymous_idle_timeout`](Self::anonymous_idle_timeout) is what gives their room back.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile_engine::Engine;
+    ///
+    /// let engine = Engine::builder()
+    ///     .memory_limit(256 << 20)
+    ///     .anonymous_memory_limit(64 << 20)
+    ///     .anonymous_idle_timeout(Duration::from_secs(60 * 60))
+    ///     .in_memory()?;
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
     pub fn anonymous_memory_limit(mut self, bytes: usize) -> Self {
         self.life.anonymous_memory_limit = Some(bytes);
         self

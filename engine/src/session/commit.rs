@@ -70,6 +70,22 @@ impl Session {
     /// # Cancel safety
     /// If the future is dropped, a new session is not left behind and a renewal does not happen; a destruction
     /// stands.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// use sessile_engine::Delivery;
+    ///
+    /// let session = engine.session(None).await?;
+    /// session.put("user", "ann")?;
+    /// match session.commit().await? {
+    ///     Delivery::Issue(issue) => println!("Set-Cookie: session={}", issue.token.encode().as_str()),
+    ///     Delivery::Remove => println!("Set-Cookie: session=; Max-Age=0"),
+    ///     _ => {}
+    /// }
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn commit(&self) -> Commit {
         let core = self.core();
         let power_loss = core.config.durability == Durability::PowerLoss;

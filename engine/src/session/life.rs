@@ -37,6 +37,18 @@ impl Session {
     /// [`ErrorKind::Limit`] for an owner of more than 255 bytes; [`ErrorKind::OwnerLimit`] for a published session
     /// if the number of sessions per owner is limited, since only `login` can wait for the count; otherwise as
     /// [`put`](Self::put).
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.set_owner(Some("user:42"))?;
+    /// assert_eq!(session.owner().as_deref(), Some("user:42"));
+    /// session.set_owner(None)?;
+    /// assert_eq!(session.owner(), None);
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn set_owner(&self, owner: Option<&str>) -> Result<()> {
         let config = &self.core().config;
         let limits = config.limits;
@@ -74,6 +86,16 @@ impl Session {
 
     /// When the session ends if it is not used again: the earlier of its deadline and the end of its idle
     /// timeout.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.put("user", "ann")?;
+    /// assert_eq!(session.expires_at(), session.deadline(), "there is no idle timeout by default");
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn expires_at(&self) -> Option<SystemTime> {
         from_ms(self.current_now()?.expires_at()?)
     }
@@ -86,6 +108,18 @@ impl Session {
 
     /// Whether the session that this handle stood for has ended. After this request destroyed it, a write
     /// starts a new one and makes this `false` again.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.put("user", "ann")?;
+    /// let other = session.clone();
+    /// session.destroy()?;
+    /// assert!(other.is_revoked());
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn is_revoked(&self) -> bool {
         let slot = self.unit().slot.lock();
         if slot.entry.is_none() {
@@ -96,6 +130,19 @@ impl Session {
     }
 
     /// What this request has done to the session.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// use sessile_engine::Status;
+    ///
+    /// assert_eq!(session.status(), Status::Unmodified);
+    /// session.put("user", "ann")?;
+    /// assert_eq!(session.status(), Status::Modified);
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn status(&self) -> Status {
         let slot = self.unit().slot.lock();
         if slot.modified || slot.renew.is_some() {
@@ -121,6 +168,24 @@ impl Session {
     ///
     /// # Durability
     /// Durable before the response is released, at every level.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # use sessile_engine::Delivery;
+    /// # let session = engine.session(None).await?;
+    /// # session.put("user", "ann")?;
+    /// # let Delivery::Issue(issue) = session.commit().await? else { panic!() };
+    /// # let old = issue.token;
+    /// let session = engine.session(Some(&old)).await?;
+    /// session.renew()?;
+    /// let Delivery::Issue(issue) = session.commit().await? else { panic!("a renewal has a token to deliver") };
+    ///
+    /// assert!(engine.session(Some(&old)).await?.id().is_none());
+    /// assert!(engine.session(Some(&issue.token)).await?.exists("user"));
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn renew(&self) -> Result<()> {
         self.ask_for_renewal(Lifetime::Restart)
     }
@@ -157,6 +222,22 @@ impl Session {
     ///
     /// # Durability
     /// The commit at the response head waits until the deletion is durable, at every level.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # use sessile_engine::Delivery;
+    /// # let session = engine.session(None).await?;
+    /// # session.put("user", "ann")?;
+    /// # let Delivery::Issue(issue) = session.commit().await? else { panic!() };
+    /// # let old = issue.token;
+    /// let session = engine.session(Some(&old)).await?;
+    /// session.destroy()?;
+    /// assert!(matches!(session.commit().await?, Delivery::Remove));
+    /// assert!(engine.session(Some(&old)).await?.id().is_none());
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn destroy(&self) -> Result<()> {
         let mut slot = self.unit().slot.lock();
         slot.check_loaded()?;
@@ -197,6 +278,16 @@ impl Session {
     /// # Durability
     /// `Ok` means that the session survives a crash of process and machine, as far as the store does. An
     /// in-memory engine has nothing that could survive and returns at once.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.put("order", &4711)?;
+    /// session.sync().await?; // as after PowerLoss, for this session alone
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub async fn sync(&self) -> Result<()> {
         {
             let mut slot = self.unit().slot.lock();

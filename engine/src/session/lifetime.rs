@@ -57,6 +57,19 @@ impl Session {
     ///
     /// # Errors
     /// As [`set_deadline`](Self::set_deadline).
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// use std::time::Duration;
+    ///
+    /// session.set_lifetime(Duration::from_secs(30 * 24 * 60 * 60))?;
+    /// let left = session.deadline().expect("there is a session").duration_since(std::time::SystemTime::now());
+    /// assert!(left.expect("in the future") > Duration::from_secs(29 * 24 * 60 * 60));
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn set_lifetime(&self, lifetime: Duration) -> Result<()> {
         let ms = duration_ms(lifetime);
         if ms == 0 {
@@ -77,6 +90,19 @@ impl Session {
     /// # Errors
     /// [`ErrorKind::InvalidTime`] if it is not in the future, or after the year 9999; otherwise as
     /// [`put`](Self::put). Nothing is changed then.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// let end = SystemTime::now() + Duration::from_secs(3600);
+    /// session.set_deadline(end)?;
+    /// assert!(session.set_deadline(SystemTime::UNIX_EPOCH).is_err());
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn set_deadline(&self, deadline: SystemTime) -> Result<()> {
         self.move_deadline(to_ms(deadline))
     }
@@ -98,6 +124,19 @@ impl Session {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidTime`] if it is zero; otherwise as [`put`](Self::put). Nothing is changed then.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// use std::time::Duration;
+    ///
+    /// session.set_idle_timeout(Duration::from_secs(15 * 60))?;
+    /// assert_eq!(session.idle_timeout(), Some(Duration::from_secs(900)));
+    /// session.set_idle_timeout(None)?;
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn set_idle_timeout(&self, idle: impl Into<Option<Duration>>) -> Result<()> {
         let idle = match idle.into().map(duration_ms) {
             None => None,

@@ -39,7 +39,9 @@ impl Session {
     /// [`OwnerLimit::DropOldest`](crate::OwnerLimit::DropOldest) other sessions may have been ended.
     ///
     /// # Durability
-    /// As a renewal, durable before the response is released, and so are the ends of the sessions dropped.
+    /// On a session that exists, as a renewal: durable before the response is released, and so are the ends of the
+    /// sessions dropped. A login that begins a session is written as the engine's
+    /// [`Durability`](crate::Durability) says.
     ///
     /// # Examples
     /// ```
@@ -138,6 +140,18 @@ impl Session {
     ///
     /// # Errors
     /// As [`put`](Self::put).
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.login("user:42").await?;
+    /// session.set_client_info(Some("Mozilla/5.0"), Some("192.0.2.0/24"))?;
+    /// session.commit().await?;
+    /// assert_eq!(engine.sessions_of("user:42").await?[0].ip.as_deref(), Some("192.0.2.0/24"));
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn set_client_info(&self, user_agent: Option<&str>, ip: Option<&str>) -> Result<()> {
         let client = Client::new(user_agent, ip);
         if client.is_empty() {

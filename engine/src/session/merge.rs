@@ -93,6 +93,24 @@ impl Session {
     ///
     /// # Cancel safety
     /// As there.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # use sessile_engine::Delivery;
+    /// # let session = engine.session(None).await?;
+    /// # session.put("user", "ann")?;
+    /// # let Delivery::Issue(issue) = session.commit().await? else { panic!() };
+    /// # let old = issue.token;
+    /// use sessile_engine::Conflicts;
+    ///
+    /// let session = engine.session(None).await?;
+    /// session.put("user", "bob")?;
+    /// let _ = session.merge_with(&old, Conflicts::Ours).await?;
+    /// assert_eq!(session.get::<String>("user")?.as_deref(), Some("bob"));
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub async fn merge_with(&self, token: &Token, conflicts: Conflicts) -> Result<Merged> {
         let core = self.core().clone();
         let id = token.id();

@@ -40,7 +40,7 @@ pub use self::snapshot::Snapshot;
 pub(crate) use self::stand_in::damaged;
 pub use self::transaction::Transaction;
 pub use self::watch::{Changed, Ended, Revoked};
-use crate::cache::{Edited, Entry, EntryRef, Phase, Read, revoked};
+use crate::cache::{Edited, Entry, EntryRef, Read};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Look, Meta, Record};
@@ -285,6 +285,17 @@ impl Session {
     /// # Durability
     /// Visible to every handle when it returns; written to the store as the engine's
     /// [`Durability`](crate::Durability) says.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.put("user", "ann")?;
+    /// session.put("cart", &vec![7, 12])?;
+    /// assert_eq!(session.keys(), ["cart", "user"]);
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn put<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<()> {
         let value = Encoded::of(value).map_err(|e| e.with_key(key))?;
         let limits = self.core().config.limits;
@@ -297,6 +308,18 @@ impl Session {
     /// # Errors
     /// [`ErrorKind::TypeMismatch`] if the value is not a `T`; it stays where it is. Otherwise as
     /// [`remove`](Self::remove).
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.put("code", &4711)?;
+    /// assert!(session.pop::<String>("code").is_err());
+    /// assert_eq!(session.pop::<u32>("code")?, Some(4711));
+    /// assert_eq!(session.pop::<u32>("code")?, None);
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn pop<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         loop {
             let Some(record) = self.record() else { return Ok(None) };
@@ -315,6 +338,17 @@ impl Session {
     ///
     /// # Errors
     /// [`ErrorKind::Revoked`], [`ErrorKind::ReadOnly`] or [`ErrorKind::Closed`].
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.put("user", "ann")?;
+    /// assert!(session.remove("user")?);
+    /// assert!(!session.remove("user")?);
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn remove(&self, key: &str) -> Result<bool> {
         let removed = self.edit(false, None, |record, meta| {
             let new = record.remove(&meta, key);
@@ -322,98 +356,6 @@ impl Session {
             Ok((new, removed))
         })?;
         Ok(removed.unwrap_or(false))
-    }
-
-    /// Atomic read-modify-write of one key: `f` gets the present value and returns the new one, which is
-    /// returned as well. Concurrent updates of the same key all take effect (promise P1).
-    ///
-    /// `f` runs without any lock, so it may use the session itself; it runs again if another request changed
-    /// the session meanwhile.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get) and [`put`](Self::put).
-    ///
-    /// # Examples
-    /// ```
-    /// # pollster::block_on(async {
-    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
-    /// # let session = engine.session(None).await?;
-    /// let visits = session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
-    /// assert_eq!(visits, 1);
-    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
-    /// ```
-    pub fn update<T: Serialize + DeserializeOwned>(
-        &self,
-        key: &str,
-        mut f: impl FnMut(Option<T>) -> T,
-    ) -> Result<T> {
-        self.transact(|tx| {
-            let new = f(tx.get(key)?);
-            tx.put(key, &new)?;
-            Ok(new)
-        })
-    }
-
-    /// Changes several keys in one step: all of what `f` does to the [`Transaction`] takes effect, or nothing
-    /// if it returns an error or panics.
-    ///
-    /// `f` runs without any lock and runs again if another request changed the session meanwhile.
-    ///
-    /// # Errors
-    /// What `f` returns, and as [`put`](Self::put).
-    pub fn transact<R>(&self, mut f: impl FnMut(&mut Transaction) -> Result<R>) -> Result<R> {
-        loop {
-            let (created, base) = self.record_for_write()?;
-            let limits = self.core().config.limits;
-            let mut tx = Transaction::new(base.clone(), limits);
-            let result = match f(&mut tx) {
-                Ok(result) => result,
-                Err(error) => {
-                    if created {
-                        self.discard_empty();
-                    }
-                    self.core().note_limit(&error, None);
-                    return Err(error);
-                }
-            };
-            let Some(work) = tx.into_changed(&base) else {
-                if created {
-                    self.discard_empty();
-                }
-                return Ok(result);
-            };
-            let done = self.edit(true, Some(&base), |_, meta| Ok((Some(work.with_meta(&meta)), ())))?;
-            if done.is_some() {
-                return Ok(result);
-            }
-        }
-    }
-
-    /// The record a transaction starts from, and whether the session was created for it.
-    fn record_for_write(&self) -> Result<(bool, Record)> {
-        let core = self.core();
-        core.check_writable()?;
-        let now = core.clock.now_ms();
-        let mut slot = self.unit().slot.lock();
-        let created = slot.entry.is_none();
-        let entry = self.entry_for_write(&mut slot, now)?;
-        match entry.read(now) {
-            Read::Live(record) => Ok((created, record)),
-            Read::Due | Read::Gone => {
-                drop(slot);
-                core.record_elsewhere(&entry, now).map(|record| (false, record)).ok_or_else(revoked)
-            }
-        }
-    }
-
-    /// Forgets a session that was created for a transaction which wrote nothing.
-    fn discard_empty(&self) {
-        let mut slot = self.unit().slot.lock();
-        let unused = slot.entry.as_ref().is_some_and(|e| e.phase() == Phase::Unpublished) && !slot.modified;
-        if unused {
-            slot.entry = None;
-            slot.token = None;
-        }
     }
 
     /// Whether there is a value under `key`.
@@ -430,6 +372,19 @@ impl Session {
     ///
     /// # Errors
     /// As [`remove`](Self::remove).
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.set_owner(Some("user:42"))?;
+    /// session.put("cart", &7)?;
+    /// session.clear()?;
+    /// assert!(session.keys().is_empty());
+    /// assert_eq!(session.owner().as_deref(), Some("user:42"));
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn clear(&self) -> Result<()> {
         self.edit(false, None, |record, meta| {
             Ok((if record.is_empty() { None } else { Some(record.cleared(&meta)) }, ()))
@@ -439,6 +394,18 @@ impl Session {
 
     /// The session as it is now: an immutable view that borrows nothing and reads values in place. `None` if
     /// there is no session.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.put("user", "ann")?;
+    /// let before = session.snapshot().expect("there is a session");
+    /// session.put("user", "bob")?;
+    /// assert_eq!(before.get::<String>("user")?.as_deref(), Some("ann"));
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn snapshot(&self) -> Option<Snapshot> {
         self.record().map(Snapshot::new)
     }

@@ -38,6 +38,25 @@ impl Session {
     ///
     /// # Durability
     /// Durable before the response is released, at every level.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # use sessile_engine::Delivery;
+    /// # let session = engine.session(None).await?;
+    /// # session.put("user", "ann")?;
+    /// # let Delivery::Issue(issue) = session.commit().await? else { panic!() };
+    /// # let old = issue.token;
+    /// let session = engine.session(Some(&old)).await?;
+    /// session.rotate()?;
+    /// let Delivery::Issue(issue) = session.commit().await? else { panic!("a rotation has a token to deliver") };
+    ///
+    /// // A request that was under way with the old token finds the session still.
+    /// assert!(engine.session(Some(&old)).await?.exists("user"));
+    /// assert!(engine.session(Some(&issue.token)).await?.exists("user"));
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
     pub fn rotate(&self) -> crate::Result<()> {
         self.ask_for_renewal(crate::writer::Lifetime::Rotate)
     }

@@ -1,11 +1,13 @@
-//! Several changes of one session that take effect together. It works on a private copy and knows neither the
-//! entry nor any lock.
+//! Several changes of one session that take effect together. A [`Transaction`] works on a private copy and knows
+//! neither the entry nor any lock; [`Session::transact`] puts its result in place, or runs it again.
 
 use std::fmt;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Session;
+use crate::cache::{Phase, Read, revoked};
 use crate::error::Result;
 use crate::record::{Limits, Record};
 use crate::value::{Encoded, decode};
@@ -89,5 +91,116 @@ impl Transaction {
 impl fmt::Debug for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Transaction").field(&self.work).finish()
+    }
+}
+
+impl Session {
+    /// Atomic read-modify-write of one key: `f` gets the present value and returns the new one, which is
+    /// returned as well. Concurrent updates of the same key all take effect (promise P1).
+    ///
+    /// `f` runs without any lock, so it may use the session itself; it runs again if another request changed
+    /// the session meanwhile.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get) and [`put`](Self::put).
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// let visits = session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+    /// assert_eq!(visits, 1);
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
+    pub fn update<T: Serialize + DeserializeOwned>(
+        &self,
+        key: &str,
+        mut f: impl FnMut(Option<T>) -> T,
+    ) -> Result<T> {
+        self.transact(|tx| {
+            let new = f(tx.get(key)?);
+            tx.put(key, &new)?;
+            Ok(new)
+        })
+    }
+
+    /// Changes several keys in one step: all of what `f` does to the [`Transaction`] takes effect, or nothing
+    /// if it returns an error or panics.
+    ///
+    /// `f` runs without any lock and runs again if another request changed the session meanwhile.
+    ///
+    /// # Errors
+    /// What `f` returns, and as [`put`](Self::put).
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// # let session = engine.session(None).await?;
+    /// session.put("credit", &5)?;
+    /// let bought = session.transact(|tx| {
+    ///     let credit: i64 = tx.get("credit")?.unwrap_or(0);
+    ///     tx.put("credit", &(credit - 3))?;
+    ///     tx.put("ticket", "A 17")?;
+    ///     Ok(credit - 3)
+    /// })?;
+    /// assert_eq!(bought, 2);
+    /// assert_eq!(session.get::<String>("ticket")?.as_deref(), Some("A 17"));
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
+    pub fn transact<R>(&self, mut f: impl FnMut(&mut Transaction) -> Result<R>) -> Result<R> {
+        loop {
+            let (created, base) = self.record_for_write()?;
+            let limits = self.core().config.limits;
+            let mut tx = Transaction::new(base.clone(), limits);
+            let result = match f(&mut tx) {
+                Ok(result) => result,
+                Err(error) => {
+                    if created {
+                        self.discard_empty();
+                    }
+                    self.core().note_limit(&error, None);
+                    return Err(error);
+                }
+            };
+            let Some(work) = tx.into_changed(&base) else {
+                if created {
+                    self.discard_empty();
+                }
+                return Ok(result);
+            };
+            let done = self.edit(true, Some(&base), |_, meta| Ok((Some(work.with_meta(&meta)), ())))?;
+            if done.is_some() {
+                return Ok(result);
+            }
+        }
+    }
+
+    /// The record a transaction starts from, and whether the session was created for it.
+    fn record_for_write(&self) -> Result<(bool, Record)> {
+        let core = self.core();
+        core.check_writable()?;
+        let now = core.clock.now_ms();
+        let mut slot = self.unit().slot.lock();
+        let created = slot.entry.is_none();
+        let entry = self.entry_for_write(&mut slot, now)?;
+        match entry.read(now) {
+            Read::Live(record) => Ok((created, record)),
+            Read::Due | Read::Gone => {
+                drop(slot);
+                core.record_elsewhere(&entry, now).map(|record| (false, record)).ok_or_else(revoked)
+            }
+        }
+    }
+
+    /// Forgets a session that was created for a transaction which wrote nothing.
+    pub(super) fn discard_empty(&self) {
+        let mut slot = self.unit().slot.lock();
+        let unused = slot.entry.as_ref().is_some_and(|e| e.phase() == Phase::Unpublished) && !slot.modified;
+        if unused {
+            slot.entry = None;
+            slot.token = None;
+        }
     }
 }

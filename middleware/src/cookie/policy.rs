@@ -114,6 +114,15 @@ impl CookiePolicyBuilder {
     }
 
     /// Sends the cookie to the subdomains of `domain` too. None by default: only to the host that set it.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile::CookiePolicy;
+    ///
+    /// let policy = CookiePolicy::builder().domain("example.org").build()?;
+    /// assert!(CookiePolicy::builder().name("__Host-id").domain("example.org").build().is_err());
+    /// # Ok::<(), sessile::ConfigError>(())
+    /// ```
     pub fn domain(mut self, domain: impl Into<Cow<'static, str>>) -> Self {
         self.settings.domain = Some(domain.into());
         self
@@ -127,6 +136,15 @@ impl CookiePolicyBuilder {
 
     /// Keeps one cookie per top-level site in third-party contexts (CHIPS). A user then has a session of
     /// their own inside each embedding site.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile::{CookiePolicy, SameSite};
+    ///
+    /// // For a page that other sites embed.
+    /// let policy = CookiePolicy::builder().same_site(SameSite::None).partitioned().build()?;
+    /// # Ok::<(), sessile::ConfigError>(())
+    /// ```
     pub fn partitioned(mut self) -> Self {
         self.settings.partitioned = true;
         self
@@ -139,6 +157,15 @@ impl CookiePolicyBuilder {
     }
 
     /// Drops `Secure`: the token travels over plain HTTP, where anyone on the way can read it.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile::CookiePolicy;
+    ///
+    /// // For a development host that is not `localhost`.
+    /// let policy = CookiePolicy::builder().insecure_http().build()?;
+    /// # Ok::<(), sessile::ConfigError>(())
+    /// ```
     pub fn insecure_http(mut self) -> Self {
         self.settings.secure = false;
         self
@@ -156,6 +183,15 @@ impl CookiePolicyBuilder {
     /// A [`ConfigError`] that names the rule, when a browser would refuse or alter the cookie: a name that is
     /// no token, a path or domain with characters that end an attribute, a prefix whose conditions are not
     /// met (prefixes count in any case), `SameSite=None` or `Partitioned` without `Secure`.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile::{ConfigErrorKind, CookiePolicy, SameSite};
+    ///
+    /// let error = CookiePolicy::builder().same_site(SameSite::None).insecure_http().build().unwrap_err();
+    /// assert_eq!(error.kind(), ConfigErrorKind::SameSite);
+    /// # Ok::<(), sessile::ConfigError>(())
+    /// ```
     pub fn build(self) -> Result<CookiePolicy, ConfigError> {
         check_name(&self.name)?;
         check_path(&self.settings.path)?;

@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod durability;
+mod races;
+mod time;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
@@ -45,6 +49,10 @@ fn fresh(engine: &Engine) -> Token {
 
 fn kind<T: std::fmt::Debug>(r: Result<T>) -> ErrorKind {
     r.unwrap_err().kind()
+}
+
+fn timed(clock: &ManualClock) -> Builder {
+    Engine::builder().clock(clock.clone()).lifetime(Duration::from_secs(100))
 }
 
 #[test]
@@ -271,101 +279,6 @@ fn a_second_commit_finds_nothing_to_do() {
     assert_eq!(block_on(engine.stats()).created, 1);
 }
 
-fn race(engine: &Engine, token: &Token, threads: usize, f: impl Fn(usize, Session) + Sync) {
-    let barrier = Barrier::new(threads);
-    std::thread::scope(|scope| {
-        for i in 0..threads {
-            let (barrier, f) = (&barrier, &f);
-            scope.spawn(move || {
-                let session = begin(engine, Some(token));
-                barrier.wait();
-                f(i, session);
-            });
-        }
-    });
-}
-
-#[test]
-fn p1_sixty_four_requests_on_one_session_lose_nothing() {
-    let engine = memory();
-    let token = fresh(&engine);
-    race(&engine, &token, 64, |i, session| {
-        for _ in 0..50 {
-            session.update("count", |n: Option<u32>| n.unwrap_or(0) + 1).unwrap();
-        }
-        session.put(&format!("key{i}"), &i).unwrap();
-    });
-    let session = begin(&engine, Some(&token));
-    assert_eq!(session.get::<u32>("count").unwrap(), Some(64 * 50));
-    assert_eq!(session.keys().len(), 64 + 2);
-}
-
-#[test]
-fn p2_sixty_four_pops_deliver_once() {
-    let engine = memory();
-    let token = fresh(&engine);
-    for _ in 0..50 {
-        begin(&engine, Some(&token)).put("flash", "hello").unwrap();
-        let got = Mutex::new(0);
-        race(&engine, &token, 64, |_, session| {
-            if session.pop::<String>("flash").unwrap().is_some() {
-                *got.lock().unwrap() += 1;
-            }
-        });
-        assert_eq!(*got.lock().unwrap(), 1);
-    }
-}
-
-#[test]
-fn p1_transactions_are_all_or_nothing() {
-    let engine = memory();
-    let token = fresh(&engine);
-    let session = begin(&engine, Some(&token));
-    session.put("a", &100_i64).unwrap();
-    session.put("b", &0_i64).unwrap();
-    race(&engine, &token, 8, |i, session| {
-        for _ in 0..100 {
-            if i % 2 == 0 {
-                session
-                    .transact(|tx| {
-                        let a: i64 = tx.get("a")?.unwrap_or(0);
-                        tx.put("a", &(a - 1))?;
-                        let b: i64 = tx.get("b")?.unwrap_or(0);
-                        tx.put("b", &(b + 1))
-                    })
-                    .unwrap();
-            } else {
-                let s = session.snapshot().unwrap();
-                assert_eq!(s.i64("a").unwrap().unwrap() + s.i64("b").unwrap().unwrap(), 100);
-            }
-        }
-    });
-    // An error undoes everything, and so does a limit hit half way.
-    let result: Result<()> = session.transact(|tx| {
-        tx.put("a", &1_000)?;
-        tx.put("", &1)
-    });
-    assert_eq!(kind(result), ErrorKind::InvalidKey);
-    assert_eq!(session.get::<i64>("a").unwrap(), Some(100 - 400));
-    // Reads inside see the transaction's own writes.
-    session
-        .transact(|tx| {
-            tx.put("x", "y")?;
-            assert!(tx.exists("x"));
-            assert_eq!(tx.pop::<String>("x")?.as_deref(), Some("y"));
-            assert!(!tx.remove("x"));
-            tx.clear();
-            assert!(tx.keys().is_empty());
-            Ok(())
-        })
-        .unwrap();
-    assert!(session.keys().is_empty());
-    // One that writes nothing creates nothing.
-    let empty = begin(&engine, None);
-    empty.transact(|tx| tx.get::<u8>("k")).unwrap();
-    assert!(empty.is_new() && empty.id().is_none());
-}
-
 #[test]
 fn callbacks_may_use_the_session_and_may_panic() {
     let engine = memory();
@@ -378,223 +291,6 @@ fn callbacks_may_use_the_session_and_may_panic() {
     }));
     assert!(caught.is_err());
     assert_eq!(session.get::<u32>("n").unwrap(), Some(1));
-}
-
-#[test]
-fn a_session_that_expires_before_its_head_leaves_nothing_and_upsets_no_count() {
-    for ask_before_commit in [true, false] {
-        let clock = ManualClock::new(START_MS);
-        let engine = timed(&clock).in_memory().unwrap();
-        let session = begin(&engine, None);
-        session.put("k", "v").unwrap();
-        clock.advance(Duration::from_secs(100));
-        if ask_before_commit {
-            assert_eq!(session.get::<String>("k").unwrap(), None);
-        }
-        assert!(matches!(deliver(&session), Delivery::Nothing));
-        drop(session);
-        // Whatever was published is swept when it is next looked at; the byte count is as before either way.
-        if ask_before_commit {
-            let stats = block_on(engine.stats());
-            assert_eq!(
-                (stats.memory_bytes, stats.cached, stats.created, stats.expired),
-                (0, 0, 0, 0),
-                "{stats:?}"
-            );
-        }
-        // A count below zero would refuse this one for want of memory.
-        fresh(&engine);
-    }
-}
-
-fn timed(clock: &ManualClock) -> Builder {
-    Engine::builder().clock(clock.clone()).lifetime(Duration::from_secs(100))
-}
-
-#[test]
-fn p8_expired_iff_now_is_at_the_deadline() {
-    let clock = ManualClock::new(START_MS);
-    let engine = timed(&clock).in_memory().unwrap();
-    let token = fresh(&engine);
-    clock.advance(Duration::from_millis(99_999));
-    let held = begin(&engine, Some(&token));
-    assert_eq!(held.get::<String>("k").unwrap().as_deref(), Some("v"));
-    clock.advance(Duration::from_millis(1));
-    assert_eq!(held.get::<String>("k").unwrap(), None, "a handle sees it too");
-    assert_eq!(kind(held.put("k", "x")), ErrorKind::Revoked);
-    assert_eq!(begin(&engine, Some(&token)).id(), None);
-    assert_eq!(block_on(engine.stats()).expired, 1);
-}
-
-#[test]
-fn p8_use_keeps_an_idle_session_alive_until_its_deadline() {
-    let clock = ManualClock::new(START_MS);
-    let engine = timed(&clock).idle_timeout(Duration::from_secs(30)).in_memory().unwrap();
-    let token = fresh(&engine);
-    for _ in 0..3 {
-        clock.advance(Duration::from_millis(29_999));
-        assert!(begin(&engine, Some(&token)).id().is_some());
-    }
-    clock.advance(Duration::from_millis(10_003));
-    assert_eq!(begin(&engine, Some(&token)).id(), None, "however much it is used");
-
-    let token = fresh(&engine);
-    clock.advance(Duration::from_secs(30));
-    assert_eq!(begin(&engine, Some(&token)).id(), None, "unused for the whole timeout");
-}
-
-#[test]
-fn p8_wall_clock_steps_neither_expire_nor_revive() {
-    let clock = ManualClock::new(START_MS);
-    let engine = timed(&clock).in_memory().unwrap();
-    let token = fresh(&engine);
-    clock.step_wall_to(START_MS + 10 * 365 * 86_400_000);
-    assert!(begin(&engine, Some(&token)).id().is_some());
-    clock.advance(Duration::from_secs(100));
-    assert_eq!(begin(&engine, Some(&token)).id(), None);
-    clock.step_wall_to(START_MS);
-    assert_eq!(begin(&engine, Some(&token)).id(), None);
-}
-
-#[test]
-fn p8_a_restart_with_an_earlier_clock_revives_nothing() {
-    let store = MemoryStore::default();
-    let clock = ManualClock::new(START_MS);
-    let engine = timed(&clock).open(store.clone()).unwrap();
-    let token = fresh(&engine);
-    clock.advance(Duration::from_secs(200));
-    fresh(&engine);
-    block_on(engine.flush()).unwrap();
-    drop(engine);
-    let engine = timed(&ManualClock::new(START_MS)).open(store).unwrap();
-    assert_eq!(begin(&engine, Some(&token)).id(), None);
-}
-
-#[test]
-fn idle_uses_survive_a_restart() {
-    let store = MemoryStore::default();
-    let clock = ManualClock::new(START_MS);
-    let build = |clock: &ManualClock| {
-        Engine::builder()
-            .clock(clock.clone())
-            .idle_timeout(Duration::from_secs(100))
-            .open(store.clone())
-            .unwrap()
-    };
-    let engine = build(&clock);
-    let token = fresh(&engine);
-    block_on(engine.flush()).unwrap();
-    clock.advance(Duration::from_secs(90));
-    assert!(begin(&engine, Some(&token)).id().is_some());
-    drop(engine);
-    clock.advance(Duration::from_secs(90));
-    let engine = build(&clock);
-    assert!(begin(&engine, Some(&token)).id().is_some(), "the use 90 s ago had been written down");
-    drop(engine);
-    clock.advance(Duration::from_secs(106));
-    assert_eq!(begin(&build(&clock), Some(&token)).id(), None);
-}
-
-#[test]
-fn p7_everything_survives_a_clean_shutdown() {
-    let store = MemoryStore::default();
-    let build = || Engine::builder().open(store.clone()).unwrap();
-    let engine = build();
-    let tokens: Vec<_> = (0..500).map(|_| fresh(&engine)).collect();
-    begin(&engine, Some(&tokens[0])).destroy().unwrap();
-    begin(&engine, Some(&tokens[1])).put("k", "changed").unwrap();
-    drop(engine);
-    let engine = build();
-    assert_eq!(begin(&engine, Some(&tokens[0])).id(), None);
-    assert_eq!(begin(&engine, Some(&tokens[1])).get::<String>("k").unwrap().as_deref(), Some("changed"));
-    for token in &tokens[2..] {
-        assert_eq!(begin(&engine, Some(token)).get::<String>("k").unwrap().as_deref(), Some("v"));
-    }
-    block_on(engine.close()).unwrap();
-    block_on(engine.close()).unwrap();
-    assert_eq!(block_on(engine.session(None)).unwrap_err().kind(), ErrorKind::Closed);
-}
-
-#[test]
-fn p7_power_loss_commits_are_stored_when_the_response_leaves() {
-    let store = MemoryStore::default();
-    let build = || Engine::builder().durability(Durability::PowerLoss).open(store.clone()).unwrap();
-    let engine = build();
-    let token = fresh(&engine);
-    assert_eq!(store.len(), 1);
-    let session = begin(&engine, Some(&token));
-    session.put("k", "new").unwrap();
-    deliver(&session);
-    // As after a crash: another engine on what is stored now, while the first never shut down.
-    let after = build();
-    assert_eq!(begin(&after, Some(&token)).get::<String>("k").unwrap().as_deref(), Some("new"));
-}
-
-#[test]
-fn p7_destroy_and_renew_are_stored_at_every_level() {
-    let store = MemoryStore::default();
-    let window = Duration::from_secs(60);
-    let build = || Engine::builder().durability(Durability::Eventual { window }).open(store.clone()).unwrap();
-    let engine = build();
-    let (a, b) = (fresh(&engine), fresh(&engine));
-    block_on(engine.flush()).unwrap();
-    let session = begin(&engine, Some(&a));
-    session.destroy().unwrap();
-    deliver(&session);
-    let session = begin(&engine, Some(&b));
-    session.renew().unwrap();
-    let renewed = issued(&session);
-    let session = begin(&engine, Some(&renewed));
-    session.put("synced", &1).unwrap();
-    block_on(session.sync()).unwrap();
-
-    let after = build();
-    assert_eq!(begin(&after, Some(&a)).id(), None);
-    assert_eq!(begin(&after, Some(&b)).id(), None);
-    assert_eq!(begin(&after, Some(&renewed)).keys(), ["k", "synced"]);
-}
-
-#[test]
-fn p9_the_cache_keeps_its_budget_and_reads_back_what_it_evicted() {
-    let store = MemoryStore::default();
-    let limit = 256 << 10;
-    let engine = Engine::builder().memory_limit(limit).open(store).unwrap();
-    let tokens: Vec<_> = (0..3000)
-        .map(|i| {
-            let session = begin(&engine, None);
-            session.put("n", &i).unwrap();
-            issued(&session)
-        })
-        .collect();
-    block_on(engine.flush()).unwrap();
-    for (i, token) in tokens.iter().enumerate() {
-        assert_eq!(begin(&engine, Some(token)).get::<usize>("n").unwrap(), Some(i));
-    }
-    let stats = block_on(engine.stats());
-    assert!(stats.evicted > 1000, "{stats:?}");
-    assert!(stats.memory_bytes <= limit as u64 + 4096, "{stats:?}");
-    assert_eq!(stats.stored, Some(3000));
-}
-
-#[test]
-fn p9_an_engine_without_a_store_refuses_what_it_cannot_hold() {
-    let engine =
-        Engine::builder().memory_limit(64 << 10).anonymous_memory_limit(64 << 10).in_memory().unwrap();
-    let mut tokens = Vec::new();
-    let error = loop {
-        let session = begin(&engine, None);
-        session.put("k", &"x".repeat(1000)).unwrap();
-        match block_on(session.commit()) {
-            Ok(Delivery::Issue(issue)) => tokens.push(issue.token),
-            Ok(other) => panic!("{other:?}"),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.kind(), ErrorKind::OutOfMemoryBudget);
-    assert!(tokens.len() > 40, "{}", tokens.len());
-    assert!(tokens.iter().all(|t| begin(&engine, Some(t)).exists("k")), "and loses none it has accepted");
-    begin(&engine, Some(&tokens[0])).destroy().unwrap();
-    fresh(&engine);
 }
 
 #[test]

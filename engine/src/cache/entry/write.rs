@@ -1,0 +1,94 @@
+//! The writer's side of an entry: picking it up from the dirty queue, and what came of that. It talks to no store.
+
+use super::{DIRTY, Entry, IN_FLIGHT, Phase, QUEUED, RENEWING, REPLACE, STORED};
+use crate::record::Record;
+
+/// How the writer must store a picked-up record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteMode {
+    Insert,
+    Update,
+    Replace,
+}
+
+/// What the writer must do for a queued entry.
+pub(crate) enum Pick {
+    /// Nothing (any more).
+    Skip,
+    /// Wait: a renewal of it is unresolved. The entry counts as queued again.
+    Hold,
+    /// Store this record.
+    Write(Record, WriteMode),
+    /// Delete the row.
+    Delete,
+}
+
+/// What a commit told about the store's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Amend {
+    /// Nothing new: the commit failed as a whole.
+    Nothing,
+    /// There is no row.
+    RowMissing,
+    /// There is a row, but not the one we expected.
+    RowUnknown,
+}
+
+impl Entry {
+    /// Takes the entry off the dirty queue.
+    pub(crate) fn pick(&self) -> Pick {
+        let slot = self.record.write();
+        let flags = self.flags();
+        if let Some(record) = &*slot {
+            if flags & RENEWING != 0 {
+                return Pick::Hold;
+            }
+            if flags & DIRTY == 0 {
+                self.set_flags(flags & !QUEUED);
+                return Pick::Skip;
+            }
+            let mode = match flags & (STORED | REPLACE) {
+                0 => WriteMode::Insert,
+                STORED => WriteMode::Update,
+                _ => WriteMode::Replace,
+            };
+            self.set_flags(flags & !(QUEUED | DIRTY) | IN_FLIGHT);
+            return Pick::Write(record.clone(), mode);
+        }
+        if matches!(self.phase(), Phase::Renewed | Phase::Merging) {
+            self.set_flags(flags & !QUEUED);
+            return Pick::Skip;
+        }
+        self.set_flags(flags & !QUEUED | IN_FLIGHT);
+        Pick::Delete
+    }
+
+    /// The picked-up record is in the store.
+    pub(crate) fn written(&self) {
+        let _slot = self.record.write();
+        self.set_flags(self.flags() & !(IN_FLIGHT | REPLACE) | STORED);
+    }
+
+    /// The pick-up did not reach the store. Returns whether the caller must queue the entry again.
+    /// `amend` corrects what we believed about the store's row.
+    pub(crate) fn not_written(&self, amend: Amend) -> bool {
+        let mut slot = self.record.write();
+        let mut flags = self.flags() & !IN_FLIGHT;
+        match amend {
+            Amend::Nothing => {}
+            Amend::RowMissing => flags &= !(STORED | REPLACE),
+            Amend::RowUnknown => flags |= REPLACE,
+        }
+        if let Some(record) = &*slot
+            && flags & DIRTY != 0
+        {
+            // A change after the pick-up raised the version past one that was never stored.
+            let mut meta = record.meta();
+            meta.version = meta.version.saturating_sub(1).max(1);
+            *slot = Some(record.with_meta(&meta));
+        }
+        let enqueue = flags & QUEUED == 0;
+        self.set_flags(flags | DIRTY | QUEUED);
+        enqueue
+    }
+}
