@@ -193,7 +193,7 @@ header() {
 scenario() {
   local code said
   mkdir "$dir/$1" || exit 1
-  (cd "$dir/$1" && "$1") >"$dir/out" 2>"$dir/err"
+  (set -e; cd "$dir/$1"; "$1") >"$dir/out" 2>"$dir/err"
   code=$?
   said=$(tr -s '\n\t' '  ' <"$dir/err")
   case $code in

@@ -44,10 +44,8 @@ def run(version, *arguments):
         except Skip as e:
             print(f"skip\t{name}\t{e}", flush=True)
         except Exception as e:
-            where = traceback.extract_tb(e.__traceback__)[-1]
-            for frame in traceback.extract_tb(e.__traceback__):
-                if frame.name != "run" and "report.py" not in frame.filename:
-                    where = frame
-                    break
+            # The scenario's own line, not the helper's that it called.
+            frames = traceback.extract_tb(e.__traceback__)
+            where = next((x for x in frames if x.name not in ("run", "with_profile")), frames[-1])
             reason = " ".join(f"{type(e).__name__}: {e}".split())
             print(f"FAIL\t{name}\t{os.path.basename(where.filename)}:{where.lineno}: {reason}", flush=True)
