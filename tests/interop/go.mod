@@ -1,0 +1,3 @@
+module sessile.invalid/interop
+
+go 1.19
