@@ -105,7 +105,8 @@ fn fields_are_validated_when_the_engine_is_built() {
 #[test]
 fn cookie_fields_are_validated_when_the_policy_is_built() {
     // SCS: an illegal name makes an empty `Set-Cookie` line and loses the session silently.
-    let kind = |policy: sessile::engine::Result<CookiePolicy, sessile::ConfigError>| policy.unwrap_err().kind();
+    let kind =
+        |policy: sessile::engine::Result<CookiePolicy, sessile::ConfigError>| policy.unwrap_err().kind();
     assert_eq!(kind(CookiePolicy::builder().name("a b").build()), ConfigErrorKind::Name);
     let insecure = CookiePolicy::builder().same_site(SameSite::None).insecure_http().build();
     assert_eq!(kind(insecure), ConfigErrorKind::SameSite);

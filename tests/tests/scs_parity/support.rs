@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{CACHE_CONTROL, COOKIE, HeaderName, SET_COOKIE, VARY};
 use http::{Request, Response, StatusCode};
+pub(crate) use sessile::Session;
 use sessile::engine::clock::ManualClock;
 use sessile::engine::store::MemoryStore;
 use sessile::engine::store::fault::{FaultHandle, FaultStore};
-pub(crate) use sessile::Session;
 use sessile::{Builder, Engine, SessionLayer, Token};
 use tower::{Layer, ServiceExt, service_fn};
 
