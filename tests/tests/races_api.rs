@@ -19,15 +19,17 @@ fn rounds() -> u64 {
     sessile_tests::env_number("SESSILE_RACE_ROUNDS", 50)
 }
 
-/// Sends each client its path at the same moment, after a random wait of less than a millisecond; the answers in
+/// Sends each client its path at the same moment, after a random wait: none, less than a millisecond, or about as long as a renewal
+/// takes; the answers in
 /// the same order.
 fn at_once(rng: &mut Rng, requests: &mut [(Client, String)]) -> Vec<Response> {
     let barrier = Barrier::new(requests.len());
+    let spread = [0, 800, 20_000][rng.index(3)];
     thread::scope(|scope| {
         let threads: Vec<_> = requests
             .iter_mut()
             .map(|(c, path)| {
-                let (barrier, wait) = (&barrier, Duration::from_micros(rng.between(0, 800)));
+                let (barrier, wait) = (&barrier, Duration::from_micros(rng.between(0, spread)));
                 // Connected before it counts.
                 c.raw("/healthz", &[]).ok();
                 scope.spawn(move || {
