@@ -14,11 +14,13 @@ pub mod jar;
 mod readme;
 pub mod rng;
 pub mod server;
+pub mod stream;
 
 pub use client::{Client, Response};
 pub use jar::Jar;
 pub use rng::Rng;
 pub use server::{Failed, Server, Store};
+pub use stream::Stream;
 
 /// The number in the environment variable `name`, or `default`.
 ///
