@@ -130,13 +130,17 @@ one_tab_logs_out() {
 all_log_out() {
   need PLAIN
   get phone '/login?owner=curl-devices' >/dev/null
+  get phone '/put?key=mail&value=old' >/dev/null
   get laptop '/login?owner=curl-devices' >/dev/null
   same "$(count_objects "$(get laptop /sessions)")" 2 'sessions of the owner'
   listen phone
   get laptop /logout-everywhere >/dev/null
   heard_the_end
-  get phone /get >/dev/null
-  same "$(cookies phone)" '' 'cookies on the phone after its next request'
+  same "$(get phone '/get?key=mail')" '' 'the value on the phone'
+  local dead
+  dead=$(cookies phone)
+  get phone '/put?key=mail&value=new' >/dev/null
+  [ "$(cookies phone)" != "$dead" ] || die 'a dead token was taken up again'
 }
 
 over() {
@@ -211,7 +215,7 @@ scenario flashes 'a flash message is read once, after the redirect'
 scenario remembered 'remembered: the login outlives a restart'
 scenario forgotten 'not remembered: the login ends with the restart'
 scenario one_tab_logs_out "logout in one tab ends the other tab's event stream"
-scenario all_log_out "logout everywhere ends another device's stream and cookie"
+scenario all_log_out "logout everywhere ends another device's stream, and its cookie opens nothing"
 scenario over "the cookie goes when the session's time is over"
 scenario host_only 'the cookie is not sent to another host name'
 scenario secure_over_tls 'over https: the default cookie is kept'

@@ -255,13 +255,16 @@ func oneTabLogsOut() string {
 func allLogOut() string {
 	laptop, phone, base := newClient(), newClient(), env("PLAIN")
 	phone.get(base + "/login?owner=go-devices")
+	phone.get(base + "/put?key=mail&value=old")
 	laptop.get(base + "/login?owner=go-devices")
 	same(count(laptop.get(base+"/sessions").body), 2, "sessions of the owner")
 	ended := phone.stream(base)
 	laptop.get(base + "/logout-everywhere")
 	same(ended(), "revoked", "the last event")
-	phone.get(base + "/get")
-	same(len(phone.cookies(base)), 0, "cookies on the phone after its next request")
+	same(phone.get(base+"/get?key=mail").body, "", "the value on the phone")
+	dead := phone.token(base)
+	phone.get(base + "/put?key=mail&value=new")
+	same(phone.token(base) == dead, false, "a dead token was taken up again")
 	return ""
 }
 
@@ -363,7 +366,7 @@ func main() {
 	try("remembered: the login outlives a restart", remembered)
 	try("not remembered: the login ends with the restart", forgotten)
 	try("logout in one tab ends the other tab's event stream", oneTabLogsOut)
-	try("logout everywhere ends another device's stream and cookie", allLogOut)
+	try("logout everywhere ends another device's stream, and its cookie opens nothing", allLogOut)
 	try("the cookie goes when the session's time is over", over)
 	try("the cookie is not sent to another host name", hostOnly)
 	try("over https: the default cookie is kept", secureOverTLS)
