@@ -164,7 +164,9 @@ async fn merge_session_merges_remember_me_too() {
     other.visit(async |session| session.remember_me(true).unwrap()).await;
     let mut browser = site.visitor("b", "2").await;
     let seen = browser
-        .visit(async |session| drop(session.merge(&other.token().unwrap()).await.unwrap()))
+        .visit(async |session| {
+            let _ = session.merge(&other.token().unwrap()).await.unwrap();
+        })
         .await;
     assert!(seen.cookie().contains("Max-Age"));
 }

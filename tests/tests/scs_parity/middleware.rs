@@ -119,7 +119,8 @@ async fn a_new_session_is_committed_and_its_cookie_sent() {
 
 #[tokio::test]
 async fn the_session_is_in_service_before_the_body_is_sent() {
-    // SCS: commits at the first `Write` or `WriteHeader`. Here the response head is that moment, whatever the body does.
+    // SCS: commits at the first `Write` or `WriteHeader`. Here the response head is that moment, whatever the body
+    // does.
     struct Unread;
     impl Default for Unread {
         fn default() -> Self {
@@ -235,7 +236,8 @@ async fn an_unknown_cookie_is_replaced_at_the_first_write() {
 
 #[tokio::test]
 async fn what_the_writer_underneath_can_do_stays_possible() {
-    // SCS: the wrapper hides `ReadFrom` and `Pusher`. Here the response is not wrapped: body and extensions pass through.
+    // SCS: the wrapper hides `ReadFrom` and `Pusher`. Here the response is not wrapped: body and extensions pass
+    // through.
     #[derive(Clone)]
     struct Upgrade;
     let seen = Site::new()

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{CACHE_CONTROL, COOKIE, HeaderName, SET_COOKIE, VARY};
 use http::{Request, Response, StatusCode};
+pub(crate) use sessile::Session;
 use sessile::engine::clock::ManualClock;
 use sessile::engine::store::MemoryStore;
 use sessile::engine::store::fault::{FaultHandle, FaultStore};
-pub(crate) use sessile::Session;
 use sessile::{Builder, Engine, SessionLayer, Token};
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -91,6 +91,12 @@ impl Browser {
             Response::new(String::new())
         })
         .await
+    }
+
+    /// As [`visit`](Self::visit), from within the handler of another request: on a thread of its own, because a request
+    /// that a handler serves itself is a part of its own.
+    pub(crate) fn visit_meanwhile(&mut self, page: impl AsyncFnOnce(&Session) + Send) -> Seen {
+        std::thread::scope(|scope| scope.spawn(|| pollster::block_on(self.visit(page))).join().unwrap())
     }
 
     pub(crate) async fn respond(&mut self, page: impl AsyncFnOnce(&Session) -> Response<String>) -> Seen {

@@ -83,7 +83,10 @@ async fn get_bytes_and_pop_bytes() {
     browser.visit(async |session| session.put_bytes("k", b"\0\xff").unwrap()).await;
     browser
         .visit(async |session| {
-            assert_eq!(session.get::<Bytes>("k").unwrap().map(Bytes::into_vec).as_deref(), Some(&b"\0\xff"[..]));
+            assert_eq!(
+                session.get::<Bytes>("k").unwrap().map(Bytes::into_vec).as_deref(),
+                Some(&b"\0\xff"[..])
+            );
             assert_eq!(session.snapshot().unwrap().bytes("k").unwrap(), Some(&b"\0\xff"[..]));
             assert!(session.pop::<Bytes>("k").unwrap().is_some());
             assert!(session.pop::<Bytes>("k").unwrap().is_none());
