@@ -29,8 +29,8 @@ pub(crate) struct Validity {
 
 /// The cookie that carries `token`. Without a validity it ends with the browser.
 ///
-/// `Max-Age` is rounded up to a second, because 0 would delete the cookie, and the server checks the
-/// deadline itself anyway.
+/// Both ends are rounded up to a second, because a `Max-Age` of 0 would delete the cookie, and the server checks
+/// the deadline itself anyway.
 pub(crate) fn issue(policy: &CookiePolicy, token: &[u8], validity: Option<Validity>) -> HeaderValue {
     let mut line = start(policy, token);
     if let Some(Validity { max_age, expires_at }) = validity {
@@ -68,8 +68,9 @@ fn finish(line: Vec<u8>) -> HeaderValue {
     value
 }
 
-/// `at`, moved into what an HTTP date can express.
+/// `at`, rounded up to a second and moved into what an HTTP date can express.
 fn date(at: SystemTime) -> HttpDate {
-    let secs = at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()).min(LAST_DATE_SECS);
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let secs = since.as_secs().saturating_add(u64::from(since.subsec_nanos() > 0)).min(LAST_DATE_SECS);
     HttpDate::from(UNIX_EPOCH + Duration::from_secs(secs))
 }

@@ -12,7 +12,7 @@ async fn two_requests_that_put_different_keys_keep_both() {
     let mut a = site.visitor("k", "v").await;
     let mut b = a.clone();
     a.visit(async |slow| {
-        b.visit(async |fast| fast.put("fast", "1").unwrap()).await;
+        b.visit_meanwhile(async |fast| fast.put("fast", "1").unwrap());
         slow.put("slow", "2").unwrap();
     })
     .await;
@@ -26,7 +26,7 @@ async fn a_slow_request_that_only_reads_undoes_nothing() {
     let mut a = site.visitor("k", "v").await;
     let mut b = a.clone();
     a.visit(async |_| {
-        b.visit(async |fast| fast.put("k", "new").unwrap()).await;
+        b.visit_meanwhile(async |fast| fast.put("k", "new").unwrap());
     })
     .await;
     assert_eq!(a.read("k").await.as_deref(), Some("new"));
@@ -39,7 +39,7 @@ async fn a_logout_is_not_undone_by_a_slow_request_that_reads() {
     let mut b = a.clone();
     let seen = a
         .visit(async |slow| {
-            b.visit(async |session| session.destroy().unwrap()).await;
+            b.visit_meanwhile(async |session| session.destroy().unwrap());
             assert_eq!(slow.get::<String>("user").unwrap(), None);
         })
         .await;
@@ -55,7 +55,7 @@ async fn a_logout_is_not_undone_by_a_slow_request_that_writes() {
     let mut b = a.clone();
     let seen = a
         .visit(async |slow| {
-            b.visit(async |session| session.destroy().unwrap()).await;
+            b.visit_meanwhile(async |session| session.destroy().unwrap());
             assert_eq!(slow.put("k", "v").unwrap_err().kind(), ErrorKind::Revoked);
         })
         .await;
@@ -72,11 +72,10 @@ async fn a_renewal_is_not_undone_by_a_slow_request() {
     let mut user = slow.clone();
     let seen = slow
         .visit(async |session| {
-            user.visit(async |session| {
+            user.visit_meanwhile(async |session| {
                 session.renew().unwrap();
                 session.put("user", "42").unwrap();
-            })
-            .await;
+            });
             assert_eq!(session.put("k", "late").unwrap_err().kind(), ErrorKind::Revoked);
         })
         .await;
@@ -94,7 +93,7 @@ async fn two_first_requests_make_two_sessions() {
     first
         .visit(async |one| {
             one.put("k", "1").unwrap();
-            second.visit(async |two| two.put("k", "2").unwrap()).await;
+            second.visit_meanwhile(async |two| two.put("k", "2").unwrap());
         })
         .await;
     assert_eq!(site.sessions().await, 2);

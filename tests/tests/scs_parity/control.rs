@@ -163,7 +163,11 @@ async fn merge_session_merges_remember_me_too() {
     let mut other = site.visitor("a", "1").await;
     other.visit(async |session| session.remember_me(true).unwrap()).await;
     let mut browser = site.visitor("b", "2").await;
-    let seen = browser.visit(async |session| _ = session.merge(&other.token().unwrap()).await.unwrap()).await;
+    let seen = browser
+        .visit(async |session| {
+            let _ = session.merge(&other.token().unwrap()).await.unwrap();
+        })
+        .await;
     assert!(seen.cookie().contains("Max-Age"));
 }
 

@@ -96,7 +96,7 @@ async fn same_site_is_lax_by_default() {
 
 #[tokio::test]
 async fn same_site_cannot_be_left_out() {
-    // SCS: 0 and `SameSiteDefaultMode` write no attribute, and the browser's default counts. There is no such value here.
+    // SCS: 0 and `SameSiteDefaultMode` write no attribute, and the browser's default counts.
     assert!(has(&line(|policy| policy.same_site(SameSite::default())).await, "SameSite"));
 }
 

@@ -40,7 +40,8 @@ async fn lifetime_is_absolute_and_use_does_not_extend_it() {
 
 #[tokio::test]
 async fn the_store_is_memory_by_default() {
-    // SCS: `New()` starts a memory store and its clean-up goroutine, which leak when `Store` is replaced. Ours is asked for.
+    // SCS: `New()` starts a memory store with a clean-up goroutine, which leak when `Store` is replaced. Ours is
+    // asked for.
     let engine = Engine::builder().in_memory().unwrap();
     let session = engine.session(None).await.unwrap();
     session.put("k", "v").unwrap();
@@ -50,7 +51,8 @@ async fn the_store_is_memory_by_default() {
 
 #[tokio::test]
 async fn error_func_answers_500_in_one_line_of_text_by_default() {
-    // SCS: 500 "Internal Server Error" for everything. A store that does not answer is a 503 here, as trying again may help.
+    // SCS: 500 "Internal Server Error" for everything. A store that does not answer is a 503 here, as trying again
+    // may help.
     let site = Site::new();
     let mut browser = site.visitor("k", "v").await;
     site.engine.flush().await.unwrap();

@@ -16,12 +16,10 @@ async fn defect_01_logout_and_renewal_undone_by_concurrent_requests() {
         let old = slow.token().unwrap();
         slow.visit(async |session| {
             let _ = session.put("before", "1");
-            other
-                .visit(async |session| match end {
-                    "destroy" => session.destroy().unwrap(),
-                    _ => session.renew().unwrap(),
-                })
-                .await;
+            other.visit_meanwhile(async |session| match end {
+                "destroy" => session.destroy().unwrap(),
+                _ => session.renew().unwrap(),
+            });
             assert!(session.put("after", "1").unwrap_err().is_revoked());
         })
         .await;
@@ -37,7 +35,7 @@ async fn defect_02_lost_updates() {
     a.visit(async |slow| {
         let add = |s: Option<String>| s.unwrap_or_default() + "x";
         slow.update("n", add).unwrap();
-        b.visit(async |fast| drop(fast.update("n", add).unwrap())).await;
+        b.visit_meanwhile(async |fast| drop(fast.update("n", add).unwrap()));
         slow.update("n", add).unwrap();
     })
     .await;

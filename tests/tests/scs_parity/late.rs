@@ -93,7 +93,8 @@ async fn a_destroy_after_the_head_ends_the_session_and_leaves_the_cookie() {
 
 #[tokio::test]
 async fn a_stream_that_is_flushed_before_its_first_byte_carries_the_cookie() {
-    // SCS: `Flush` sends the head without `Set-Cookie`, and the row becomes an orphan. Here there is no head without commit.
+    // SCS: `Flush` sends the head without `Set-Cookie`, and the row becomes an orphan. Here there is no head without
+    // a commit.
     let site = Site::new();
     let mut browser = site.browser();
     let (late, seen) = kept(&mut browser, async |session| session.put("k", "v").unwrap()).await;

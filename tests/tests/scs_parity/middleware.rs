@@ -119,7 +119,8 @@ async fn a_new_session_is_committed_and_its_cookie_sent() {
 
 #[tokio::test]
 async fn the_session_is_in_service_before_the_body_is_sent() {
-    // SCS: commits at the first `Write` or `WriteHeader`. Here the response head is that moment, whatever the body does.
+    // SCS: commits at the first `Write` or `WriteHeader`. Here the response head is that moment, whatever the body
+    // does.
     struct Unread;
     impl Default for Unread {
         fn default() -> Self {
@@ -133,11 +134,10 @@ async fn the_session_is_in_service_before_the_body_is_sent() {
         Ok::<_, Infallible>(Response::new(Unread))
     });
     let response = site.layer.layer(inner).oneshot(site.browser().request()).await.unwrap();
-    let (head, body) = response.into_parts();
+    let (head, _body) = response.into_parts();
     let cookie = head.headers[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
     let mut browser = Browser { layer: site.layer.clone(), cookie: Some(cookie) };
     assert_eq!(browser.read("k").await.as_deref(), Some("v"));
-    drop(body);
 }
 
 #[tokio::test]
@@ -235,7 +235,8 @@ async fn an_unknown_cookie_is_replaced_at_the_first_write() {
 
 #[tokio::test]
 async fn what_the_writer_underneath_can_do_stays_possible() {
-    // SCS: the wrapper hides `ReadFrom` and `Pusher`. Here the response is not wrapped: body and extensions pass through.
+    // SCS: the wrapper hides `ReadFrom` and `Pusher`. Here the response is not wrapped: body and extensions pass
+    // through.
     #[derive(Clone)]
     struct Upgrade;
     let seen = Site::new()

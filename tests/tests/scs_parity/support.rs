@@ -93,6 +93,12 @@ impl Browser {
         .await
     }
 
+    /// As [`visit`](Self::visit), from within the handler of another request: on a thread of its own, because a request
+    /// that a handler serves itself is a part of its own.
+    pub(crate) fn visit_meanwhile(&mut self, page: impl AsyncFnOnce(&Session) + Send) -> Seen {
+        std::thread::scope(|scope| scope.spawn(|| pollster::block_on(self.visit(page))).join().unwrap())
+    }
+
     pub(crate) async fn respond(&mut self, page: impl AsyncFnOnce(&Session) -> Response<String>) -> Seen {
         let mut page = Some(page);
         let service = service_fn(move |request: Request<String>| {

@@ -51,6 +51,9 @@ fn a_life_is_cut_to_400_days_in_both_attributes_and_never_ends_at_once() {
     assert_eq!(of(validity(0, now)).0, "1");
     let millis = Validity { max_age: Duration::from_millis(1001), expires_at: None };
     assert_eq!(of(Some(millis)), ("2".to_owned(), None));
+    let between = UNIX_EPOCH.checked_add(Duration::from_millis(now * 1000 + 1));
+    let millis = Validity { max_age: Duration::from_millis(1001), expires_at: between };
+    assert_eq!(of(Some(millis)), ("2".to_owned(), date(now + 1)));
     let endless = Validity {
         max_age: Duration::MAX,
         expires_at: UNIX_EPOCH.checked_add(Duration::from_secs(u64::MAX >> 2)),
