@@ -54,69 +54,62 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        loop {
-            match this.state.as_mut().project() {
-                StateProj::Running { inner } => {
-                    let result = ready!(scope::enter(this.frame, || inner.poll(cx)));
-                    let Ok(mut response) = result else {
-                        this.state.set(State::Done);
-                        *this.frame = None;
-                        return Poll::Ready(result);
-                    };
-                    let finished = this.frame.as_mut().map(Frame::finish);
-                    if finished.as_ref().is_some_and(|f| f.consulted)
-                        && let Some(frame) = this.frame.as_ref()
-                    {
-                        frame.shared.carrier.vary(response.headers_mut());
-                    }
-                    let Some(session) = finished.and_then(|f| f.session) else {
-                        this.state.set(State::Done);
-                        return Poll::Ready(Ok(response));
-                    };
-                    if let Some(Err(error)) = this.cookie.as_deref() {
-                        this.state.set(State::Done);
-                        return Poll::Ready(Ok(fail::misconfigured(error)));
-                    }
-                    let mut commit = session.commit();
-                    // Ready at once, unless something has to be waited for.
-                    match Pin::new(&mut commit).poll(cx) {
-                        Poll::Ready(committed) => {
-                            this.state.set(State::Done);
-                            let frame = this.frame.take();
-                            return Poll::Ready(Ok(match &frame {
-                                Some(frame) => {
-                                    deliver(&frame.shared, this.cookie.as_deref(), committed, response)
-                                }
-                                None => response,
-                            }));
-                        }
-                        Poll::Pending => {
-                            this.wait.begin();
-                            this.state.set(State::Committing { commit, response: Some(response) });
-                            return Poll::Pending;
-                        }
-                    }
-                }
-                StateProj::Committing { commit, response } => {
-                    let Poll::Ready(committed) = commit.poll(cx) else {
-                        this.wait.begin();
-                        return Poll::Pending;
-                    };
-                    this.wait.end("sessile_commit_wait_seconds");
-                    let response = response.take();
+        match this.state.as_mut().project() {
+            StateProj::Running { inner } => {
+                let result = ready!(scope::enter(this.frame, || inner.poll(cx)));
+                let Ok(mut response) = result else {
                     this.state.set(State::Done);
-                    let (Some(response), Some(frame)) = (response, this.frame.take()) else {
-                        unreachable!("a commit starts with a response and a frame and ends once")
-                    };
-                    return Poll::Ready(Ok(deliver(
-                        &frame.shared,
-                        this.cookie.as_deref(),
-                        committed,
-                        response,
-                    )));
+                    *this.frame = None;
+                    return Poll::Ready(result);
+                };
+                let finished = this.frame.as_mut().map(Frame::finish);
+                if finished.as_ref().is_some_and(|f| f.consulted)
+                    && let Some(frame) = this.frame.as_ref()
+                {
+                    frame.shared.carrier.vary(response.headers_mut());
                 }
-                StateProj::Done => panic!("`ResponseFuture` polled after completion"),
+                let Some(session) = finished.and_then(|f| f.session) else {
+                    this.state.set(State::Done);
+                    return Poll::Ready(Ok(response));
+                };
+                if let Some(Err(error)) = this.cookie.as_deref() {
+                    this.state.set(State::Done);
+                    return Poll::Ready(Ok(fail::misconfigured(error)));
+                }
+                let mut commit = session.commit();
+                // Ready at once, unless something has to be waited for.
+                match Pin::new(&mut commit).poll(cx) {
+                    Poll::Ready(committed) => {
+                        this.state.set(State::Done);
+                        let frame = this.frame.take();
+                        Poll::Ready(Ok(match &frame {
+                            Some(frame) => {
+                                deliver(&frame.shared, this.cookie.as_deref(), committed, response)
+                            }
+                            None => response,
+                        }))
+                    }
+                    Poll::Pending => {
+                        this.wait.begin();
+                        this.state.set(State::Committing { commit, response: Some(response) });
+                        Poll::Pending
+                    }
+                }
             }
+            StateProj::Committing { commit, response } => {
+                let Poll::Ready(committed) = commit.poll(cx) else {
+                    this.wait.begin();
+                    return Poll::Pending;
+                };
+                this.wait.end("sessile_commit_wait_seconds");
+                let response = response.take();
+                this.state.set(State::Done);
+                let (Some(response), Some(frame)) = (response, this.frame.take()) else {
+                    unreachable!("a commit starts with a response and a frame and ends once")
+                };
+                Poll::Ready(Ok(deliver(&frame.shared, this.cookie.as_deref(), committed, response)))
+            }
+            StateProj::Done => panic!("`ResponseFuture` polled after completion"),
         }
     }
 }
