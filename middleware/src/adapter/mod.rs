@@ -155,7 +155,7 @@ impl TowerSessionsStore {
     }
 
     /// The public id of the session whose tower-sessions id is `id` (its field `0`): what the engine's listings,
-    /// events and [`Engine::revoke`] call it.
+    /// events and [`Engine::destroy_session`] call it.
     #[must_use]
     pub fn session_id(id: i128) -> SessionId {
         // The bytes that the cookie encodes. `create` draws every id that is put into the table, 128 bits from
