@@ -69,7 +69,7 @@
 //! | `tower-sessions-0_15` | no | the same for tower-sessions 0.15 |
 //!
 //! # From another library
-//! `docs/migrate/` has guides for tower-sessions, axum_session and actix-session.
+//! `docs/migrate/` has guides for SCS, gorilla/sessions, tower-sessions, axum_session and actix-session.
 //!
 //! # Deployment caveats
 //! - *Cookies are `Secure`.* Browsers make an exception for `localhost`; for plain HTTP elsewhere see

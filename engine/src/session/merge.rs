@@ -5,6 +5,7 @@
 //! session's row is stored before the other's is deleted.
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::Session;
 use crate::cache::{Claimed, EntryRef, Phase, Read};
@@ -41,7 +42,7 @@ pub enum Merged {
 }
 
 /// Attempts to take a session that is being written or renewed.
-const TRIES: usize = 16;
+const TRIES: usize = 64;
 
 impl Session {
     /// Moves the data of the session of `token` into this one, and ends that one: for a redirect (OAuth, a
@@ -132,7 +133,11 @@ impl Session {
                     let claim = Claim::new(core.clone(), other, record);
                     return self.take_over(&core, claim, conflicts).await;
                 }
-                Claimed::Busy => core.queue.flush().await?,
+                Claimed::Busy => {
+                    core.queue.flush().await?;
+                    // Nothing of it is left to be written, but another request's renewal may have to be polled.
+                    yield_once().await;
+                }
                 Claimed::Gone => {}
             }
         }
@@ -177,6 +182,19 @@ impl Session {
         }
         Ok(Merged::Done { keys: theirs.len() })
     }
+}
+
+/// Lets other tasks of this thread run.
+async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Data taken out of another session, until its new place is stored. Dropped before, it goes back.
