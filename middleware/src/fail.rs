@@ -15,20 +15,26 @@ mod tests;
 
 pub(crate) type OnError = Arc<dyn Fn(&Error) -> Response<String> + Send + Sync>;
 
-/// 503 if the store is the reason or trying again may help, else 500.
+/// 503 if the store is the reason or trying again may help, 403 for a user with too many sessions, else 500.
 pub(crate) fn status_of(error: &Error) -> StatusCode {
-    if error.http_status() == 503 {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
-        StatusCode::INTERNAL_SERVER_ERROR
+    match error.http_status() {
+        503 => StatusCode::SERVICE_UNAVAILABLE,
+        403 => StatusCode::FORBIDDEN,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
 /// The policy of a layer that was given none. It tells the client nothing about the cause.
 pub(crate) fn default_policy() -> OnError {
     Arc::new(|error| {
-        let mut response = Response::new("the session could not be saved\n".to_owned());
-        *response.status_mut() = status_of(error);
+        let status = status_of(error);
+        let text = if status == StatusCode::FORBIDDEN {
+            error.http_text()
+        } else {
+            "the session could not be saved"
+        };
+        let mut response = Response::new(format!("{text}\n"));
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

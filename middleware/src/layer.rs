@@ -239,8 +239,8 @@ impl<M> SessionLayer<M> {
         self.with(|shared| shared.cache_control = policy)
     }
 
-    /// Makes the response for a session that could not be committed. By default it is 503 when trying again
-    /// may help and 500 otherwise, with one line of text.
+    /// Makes the response for a session that could not be committed. By default it is 403 for a user who has too
+    /// many sessions, 503 when trying again may help and 500 otherwise, with one line of text.
     ///
     /// The handler's response is dropped whole, so that the client cannot take it for done. The text reaches
     /// the client if the service's body is axum's, a `String` or a `Vec<u8>`; any other body is left empty.
