@@ -15,10 +15,9 @@ use crate::cache::{Edited, Entry, EntryRef, Read};
 use crate::clock::{from_ms_saturating, to_ms};
 use crate::config::Durability;
 use crate::core::{Core, Published};
-use crate::ending::Ending;
+use crate::ending::{Ending, Orphan};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::observer::RevokedBy;
 use crate::record::{Limits, Record};
 use crate::session::Snapshot;
 use crate::token::SessionId;
@@ -127,9 +126,9 @@ impl ById<'_> {
             Published::Over => return Err(crate::cache::revoked()),
         }
         self.core.announce(&entry);
-        let mut orphan = Orphan { core: self.core, entry: Some(entry) };
+        let orphan = Orphan::new(self.core, entry);
         self.wait_if_asked().await?;
-        orphan.entry = None;
+        orphan.keep();
         Ok(true)
     }
 
@@ -284,20 +283,6 @@ impl ById<'_> {
 impl fmt::Debug for ById<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ById")
-    }
-}
-
-/// A session that nobody was told of yet: it is ended unless it is.
-struct Orphan<'a> {
-    core: &'a Core,
-    entry: Option<EntryRef>,
-}
-
-impl Drop for Orphan<'_> {
-    fn drop(&mut self) {
-        if let Some(entry) = self.entry.take() {
-            self.core.end(&entry, Ending::Revoked(RevokedBy::Undelivered));
-        }
     }
 }
 

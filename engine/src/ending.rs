@@ -25,6 +25,31 @@ impl Ending {
     }
 }
 
+/// A session in service that nobody was told of yet: it is ended unless it is kept.
+pub(crate) struct Orphan<'a> {
+    core: &'a Core,
+    entry: Option<EntryRef>,
+}
+
+impl<'a> Orphan<'a> {
+    pub(crate) fn new(core: &'a Core, entry: EntryRef) -> Self {
+        Self { core, entry: Some(entry) }
+    }
+
+    /// Its token is on its way.
+    pub(crate) fn keep(mut self) {
+        self.entry = None;
+    }
+}
+
+impl Drop for Orphan<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            self.core.end(&entry, Ending::Revoked(RevokedBy::Undelivered));
+        }
+    }
+}
+
 impl Core {
     /// Ends a session; every handle sees it before this returns. Also one that was never published, of which only
     /// its own request knows.

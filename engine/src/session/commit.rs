@@ -15,10 +15,9 @@ use crate::cache::{Entry, EntryRef, Phase, Read};
 use crate::clock::from_ms_saturating;
 use crate::config::Durability;
 use crate::core::{Core, Published};
-use crate::ending::Ending;
+use crate::ending::Orphan;
 use crate::engine::polled_after_completion;
 use crate::error::{Error, ErrorKind, Result};
-use crate::observer::RevokedBy;
 use crate::store::BoxFuture;
 use crate::token::Token;
 use crate::writer::{Lifetime, Renewal, RenewalWait};
@@ -177,7 +176,7 @@ impl Session {
             wait |= others_ended && core.store.is_some();
             if let Some(entry) = entry {
                 core.announce(&entry);
-                orphan = Some(Orphan { core: &core, entry: Some(entry) });
+                orphan = Some(Orphan::new(&core, entry));
             }
             told = Told::Issue;
         }
@@ -207,8 +206,8 @@ impl Session {
                 Err(error) => return Err(error),
             }
         }
-        if let Some(orphan) = &mut orphan {
-            orphan.entry = None;
+        if let Some(orphan) = orphan {
+            orphan.keep();
         }
         let slot = self.unit().slot.lock();
         match told {
@@ -267,20 +266,6 @@ enum Told {
     Nothing,
     Issue,
     Remove,
-}
-
-/// A published session whose token has not been delivered yet: it is ended unless it is.
-struct Orphan<'a> {
-    core: &'a Core,
-    entry: Option<EntryRef>,
-}
-
-impl Drop for Orphan<'_> {
-    fn drop(&mut self) {
-        if let Some(entry) = self.entry.take() {
-            self.core.end(&entry, Ending::Revoked(RevokedBy::Undelivered));
-        }
-    }
 }
 
 /// Puts the slot's new session into service. `None` if it has expired already.
