@@ -171,22 +171,11 @@ impl Session {
         core.check_writable()?;
         let now = core.clock.now_ms();
         if let Some(Some(entry)) = self.unit().slot.unmoved() {
-            return match core.edit_wherever(entry, now, expected, edit) {
-                Ok((Edited::Kept(value), _)) => Ok(Some(value)),
-                Ok((Edited::Replaced { value, grown, _old }, next)) => {
-                    self.unit().slot.note_modified();
-                    core.cache.resize(grown);
-                    core.watches.wake(next.as_ref().unwrap_or(entry));
-                    Ok(Some(value))
-                }
-                Ok((Edited::Conflict, _)) => Ok(None),
-                Err(error) => {
-                    if error.is_revoked() {
-                        core.expire(entry, now);
-                    }
-                    Err(error)
-                }
-            };
+            let done = core.edit_wherever(entry, now, expected, edit);
+            if matches!(done, Ok((Edited::Replaced { .. }, _))) {
+                self.unit().slot.note_modified();
+            }
+            return self.edited(entry, true, done);
         }
         let mut slot = self.unit().slot.lock();
         let had_entry = slot.entry.is_some();
@@ -195,42 +184,40 @@ impl Session {
             return Ok(None);
         }
         let entry = self.entry_for_write(&mut slot, now)?;
-        match core.edit_wherever(&entry, now, expected, edit) {
-            Ok((Edited::Kept(value), _)) => {
-                if !had_entry {
-                    // Nothing was written, so nothing has begun.
-                    slot.entry = None;
-                    slot.token = None;
-                }
-                Ok(Some(value))
-            }
+        let done = core.edit_wherever(&entry, now, expected, edit);
+        if matches!(done, Ok((Edited::Replaced { .. }, _))) {
+            slot.modified = true;
+        } else if !had_entry {
+            // Nothing was written, so nothing has begun: the session stays as empty as it was.
+            slot.entry = None;
+            slot.token = None;
+        }
+        drop(slot);
+        self.edited(&entry, had_entry, done)
+    }
+
+    /// What follows from an edit of `entry`, under no lock. `existed` says that the handle stood for it before.
+    fn edited<R>(
+        &self,
+        entry: &EntryRef,
+        existed: bool,
+        done: Result<(Edited<R>, Option<EntryRef>)>,
+    ) -> Result<Option<R>> {
+        let core = self.core();
+        match done {
+            Ok((Edited::Kept(value), _)) => Ok(Some(value)),
             Ok((Edited::Replaced { value, grown, _old }, next)) => {
-                slot.modified = true;
-                drop(slot);
                 core.cache.resize(grown);
-                core.watches.wake(next.as_ref().unwrap_or(&entry));
+                core.watches.wake(next.as_ref().unwrap_or(entry));
                 Ok(Some(value))
             }
-            Ok((Edited::Conflict, _)) => {
-                if !had_entry {
-                    // The session was destroyed between a transaction's start and end: nothing is begun for it.
-                    slot.entry = None;
-                    slot.token = None;
-                }
-                Ok(None)
-            }
+            Ok((Edited::Conflict, _)) => Ok(None),
             Err(error) => {
-                if !had_entry {
-                    // A refused first write leaves the session as empty as it was.
-                    slot.entry = None;
-                    slot.token = None;
-                } else if error.is_revoked() {
-                    drop(slot);
-                    core.expire(&entry, now);
-                    return Err(error);
+                if existed && error.is_revoked() {
+                    core.expire(entry, core.clock.now_ms());
+                } else {
+                    core.note_limit(&error, existed.then(|| entry.id()));
                 }
-                drop(slot);
-                core.note_limit(&error, had_entry.then(|| entry.id()));
                 Err(error)
             }
         }

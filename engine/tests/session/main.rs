@@ -327,6 +327,31 @@ fn events_are_told_and_a_panicking_observer_stops_nothing() {
 }
 
 #[test]
+fn a_limit_that_is_hit_is_told_for_new_and_for_known_sessions() {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let log = events.clone();
+    let engine = Engine::builder()
+        .max_record_bytes(1024)
+        .observer(move |e: &Event| {
+            if let Event::LimitHit { id, kind } = e {
+                log.lock().unwrap().push((*id, *kind));
+            }
+        })
+        .in_memory()
+        .unwrap();
+    let large = "x".repeat(2048);
+    begin(&engine, None).put("k", &large).unwrap_err();
+    let token = fresh(&engine);
+    let known = begin(&engine, Some(&token));
+    known.put("k", &large).unwrap_err();
+    known.renew().unwrap();
+    let renewed = issued(&known);
+    known.put("k", &large).unwrap_err();
+    let expected = [None, Some(token.id()), Some(renewed.id())].map(|id| (id, ErrorKind::Limit));
+    assert_eq!(*events.lock().unwrap(), expected);
+}
+
+#[test]
 fn revoking_by_id_works_cached_or_not() {
     let store = MemoryStore::default();
     let token = {
