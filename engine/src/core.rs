@@ -302,10 +302,14 @@ impl Core {
         entry: &EntryRef,
         aliases: Option<MutexGuard<'_, Table>>,
     ) {
-        if let Some(mut aliases) = aliases {
+        let early = aliases.and_then(|mut aliases| {
             let until = self.clock.now_ms().saturating_add(self.config.life.grace_ms);
-            aliases.add(*old.id(), entry.clone(), until);
+            let early = aliases.add(*old.id(), entry.clone(), until);
             self.aliases.count(&aliases);
+            early
+        });
+        if let Some(id) = early {
+            self.watches.wake_id(&id);
         }
         self.moving.end(entry.id());
         if let Some(at) = entry.expires_at() {

@@ -3,13 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use pollster::block_on;
 use sessile_engine::clock::ManualClock;
 use sessile_engine::store::MemoryStore;
-use sessile_engine::{Builder, Delivery, Engine, ErrorKind, Issue, Merged, Session, Token};
+use sessile_engine::{Builder, Delivery, Ended, Engine, ErrorKind, Issue, Merged, Session, Token};
 
 const START_MS: u64 = 1_800_000_000_000;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -38,6 +41,26 @@ fn fresh(engine: &Engine) -> Token {
 
 fn alive(engine: &Engine, token: &Token) -> bool {
     begin(engine, Some(token)).exists("k")
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wakes {
+    fn take(&self) -> usize {
+        self.0.swap(0, Ordering::SeqCst)
+    }
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn poll<F: Future + Unpin>(future: &mut F, wakes: &Arc<Wakes>) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(&Waker::from(wakes.clone())))
 }
 
 fn settings() -> (Builder, ManualClock) {
@@ -121,6 +144,61 @@ fn a_request_under_way_goes_on() {
         assert!(slow.last_seen().is_some() && slow.expires_at().is_some() && slow.deadline().is_some());
         assert!(matches!(deliver(&slow), Delivery::Nothing));
         assert_eq!(begin(&engine, Some(&new)).keys(), ["k", "more", "slow"]);
+    }
+}
+
+#[test]
+fn a_request_under_way_can_still_log_in_and_hand_its_token_out() {
+    for (engine, clock) in engines() {
+        let old = fresh(&engine);
+        clock.advance(15 * MINUTE);
+        let (slow, other) = (begin(&engine, Some(&old)), begin(&engine, Some(&old)));
+        let new = issue(&begin(&engine, Some(&old))).token;
+        block_on(slow.login("user:1")).unwrap();
+        let given = slow.issue().unwrap().unwrap().token;
+        assert!(matches!(deliver(&slow), Delivery::Nothing), "it was given out");
+        let session = begin(&engine, Some(&given));
+        assert_eq!((session.owner().as_deref(), session.exists("k")), (Some("user:1"), true));
+        assert!(!alive(&engine, &old) && !alive(&engine, &new) && other.is_revoked(), "a login has no grace");
+    }
+}
+
+#[test]
+fn who_waits_under_the_old_token_is_told_what_happens_in_the_grace_and_of_its_end() {
+    for (engine, clock) in engines() {
+        let old = fresh(&engine);
+        clock.advance(15 * MINUTE);
+        let held = begin(&engine, Some(&old));
+        let (mut revoked, mut changed) = (held.revoked(), held.changed());
+        let wakes = Arc::new(Wakes::default());
+        assert!(poll(&mut revoked, &wakes).is_pending() && poll(&mut changed, &wakes).is_pending());
+        let new = issue(&begin(&engine, Some(&old))).token;
+        assert!(poll(&mut revoked, &wakes).is_pending(), "a rotation is no end");
+        assert!(poll(&mut changed, &wakes).is_pending(), "and no change of the content");
+        wakes.take();
+        begin(&engine, Some(&new)).put("n", &1).unwrap();
+        assert!(wakes.take() > 0, "woken by a write under the new token");
+        assert!(poll(&mut revoked, &wakes).is_pending());
+        let Poll::Ready(Some(seen)) = poll(&mut changed, &wakes) else { panic!("a change is told") };
+        assert_eq!(seen.i64("n").unwrap(), Some(1));
+        wakes.take();
+        clock.advance(GRACE);
+        // The engine looks after its graces about once a second.
+        let woken = (0..6_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            wakes.take() > 0
+        });
+        assert!(woken, "the end of the grace wakes who waits");
+        assert_eq!(poll(&mut revoked, &wakes), Poll::Ready(Ended::Renewed));
+        assert!(matches!(poll(&mut changed, &wakes), Poll::Ready(None)));
+
+        let (old, new) = rotated(&engine, &clock);
+        let mut revoked = begin(&engine, Some(&old)).revoked();
+        assert!(poll(&mut revoked, &wakes).is_pending());
+        wakes.take();
+        begin(&engine, Some(&new)).destroy().unwrap();
+        assert!(wakes.take() > 0, "a logout under the new token");
+        assert_eq!(poll(&mut revoked, &wakes), Poll::Ready(Ended::Destroyed));
     }
 }
 

@@ -35,15 +35,16 @@ struct Alias {
 }
 
 impl Table {
-    /// Lets `old` lead to `entry` until `until`.
-    pub(crate) fn add(&mut self, old: SessionId, entry: EntryRef, until: u64) {
-        if self.order.len() >= MOST
-            && let Some((_, id)) = self.order.pop_front()
-        {
-            self.by_id.remove(&id);
+    /// Lets `old` lead to `entry` until `until`. Returns the alias that had to go early for it.
+    #[must_use]
+    pub(crate) fn add(&mut self, old: SessionId, entry: EntryRef, until: u64) -> Option<SessionId> {
+        let early = (self.order.len() >= MOST).then(|| self.order.pop_front()).flatten().map(|(_, id)| id);
+        if let Some(id) = &early {
+            self.by_id.remove(id);
         }
         self.by_id.insert(old, Alias { entry, until });
         self.order.push_back((until, old));
+        early
     }
 }
 
@@ -93,5 +94,26 @@ impl Aliases {
         self.count(&table);
         drop(table);
         over.into_iter().map(|(id, _)| id).collect()
+    }
+}
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_alias_goes_early_and_is_named() {
+        let id = |n: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&n.to_le_bytes());
+            SessionId::from_bytes(bytes)
+        };
+        let mut table = Table::default();
+        let target = Entry::alias(id(usize::MAX));
+        for n in 0..MOST {
+            assert_eq!(table.add(id(n), target.clone(), 1), None);
+        }
+        assert_eq!(table.add(id(MOST), target.clone(), 1), Some(id(0)));
+        assert_eq!((table.by_id.len(), table.order.len()), (MOST, MOST));
     }
 }

@@ -105,6 +105,14 @@ impl Core {
         if entry.check(now).is_some() { Some(entry) } else { self.successor(&entry, now) }
     }
 
+    /// The record of the session that `entry` stands for, as quietly.
+    pub(crate) fn record_quietly(&self, entry: EntryRef, now: u64) -> Option<Record> {
+        match self.in_service_quietly(entry, now)?.read(now) {
+            Read::Live(record) => Some(record),
+            Read::Due | Read::Gone => None,
+        }
+    }
+
     /// Ends the session that `entry` stands for, wherever it went. If it moves on meanwhile, it is caught up
     /// with.
     pub(crate) fn end_wherever(&self, entry: EntryRef, ending: Ending) {

@@ -177,10 +177,10 @@ impl Record {
         self.root().owner() == other.root().owner()
     }
 
-    /// Whether both say the same but for the version and the latest use.
+    /// Whether both say the same but for the version, the latest use and the time at which the token was issued.
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         let (a, b) = (self.root(), other.root());
-        let meta = |r: &ArchivedRoot<'_>| Meta { version: 0, last_seen: 0, ..r.meta() };
+        let meta = |r: &ArchivedRoot<'_>| Meta { version: 0, last_seen: 0, issued_at: 0, ..r.meta() };
         self.ptr_eq(other)
             || (meta(a) == meta(b)
                 && a.owner_len() == b.owner_len()

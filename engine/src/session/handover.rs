@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Issue, Session, Slot};
-use crate::cache::{Phase, Read, revoked};
+use crate::cache::{Phase, revoked};
 use crate::clock::from_ms_saturating;
 use crate::error::{Error, ErrorKind, Result};
 use crate::token::Token;
@@ -55,7 +55,7 @@ impl Session {
             ));
         }
         let Some(entry) = slot.entry.clone() else { return Ok(None) };
-        let Read::Live(record) = entry.read(now) else { return Err(revoked()) };
+        let record = core.record_quietly(entry.clone(), now).ok_or_else(revoked)?;
         let (token, deadline) = match slot.renew {
             // Nothing was written yet: a transaction that is under way may still leave it empty.
             _ if entry.phase() == Phase::Unpublished && !slot.modified => return Ok(None),

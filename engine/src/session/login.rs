@@ -83,10 +83,9 @@ impl Session {
         if slot.head_sent {
             return Err(too_late());
         }
-        let record = match slot.entry.as_ref().map(|e| e.read(now)) {
+        let record = match slot.entry.clone() {
             None => Record::empty(&core.config.fresh_meta(now)),
-            Some(Read::Live(record)) => record,
-            Some(_) => return Err(crate::cache::revoked()),
+            Some(entry) => core.record_quietly(entry, now).ok_or_else(crate::cache::revoked)?,
         };
         drop(slot);
         record.with_owner(&record.meta(), Some(owner), &core.config.limits)?;
