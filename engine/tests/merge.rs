@@ -3,13 +3,18 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pollster::block_on;
 use sessile_engine::clock::ManualClock;
 use sessile_engine::store::{MemoryStore, Store};
-use sessile_engine::{Conflicts, Delivery, Durability, Engine, ErrorKind, Issue, Merged, Session, Token};
+use sessile_engine::{
+    Conflicts, Delivery, Durability, Ended, Engine, ErrorKind, Issue, Merged, Session, Token,
+};
 
 const START_MS: u64 = 1_800_000_000_000;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -221,6 +226,59 @@ fn a_logout_during_a_merge_wins() {
         assert_eq!(begin(&engine, Some(&theirs)).id(), None);
         block_on(engine.close()).unwrap();
         assert_eq!(rows(&store), 0);
+    }
+}
+
+#[test]
+fn who_waits_for_the_other_is_told_when_the_merge_is_decided() {
+    for (engine, _) in engines() {
+        for given_back in [true, false] {
+            let theirs = with(&engine, &["k"], "v");
+            let mut revoked = begin(&engine, Some(&theirs)).revoked();
+            let mut poll = || Pin::new(&mut revoked).poll(&mut Context::from_waker(Waker::noop()));
+            assert!(poll().is_pending());
+            let session = begin(&engine, None);
+            assert_eq!(merge(&session, &theirs), Merged::Done { keys: 1 });
+            assert!(poll().is_pending(), "nothing is decided yet");
+            if given_back {
+                drop(session);
+                assert!(poll().is_pending(), "it lives on");
+                begin(&engine, Some(&theirs)).destroy().unwrap();
+            } else {
+                issue(&session);
+            }
+            assert_eq!(poll(), Poll::Ready(Ended::Destroyed), "given back: {given_back}");
+        }
+    }
+}
+
+#[test]
+fn ending_all_of_an_owners_sessions_ends_one_that_is_being_merged() {
+    for (engine, store) in engines() {
+        let other = begin(&engine, None);
+        other.put("k", "v").unwrap();
+        other.set_owner(Some("user:1")).unwrap();
+        let theirs = issue(&other).token;
+        let session = begin(&engine, None);
+        assert_eq!(merge(&session, &theirs), Merged::Done { keys: 1 });
+        block_on(engine.destroy_all("user:1", None)).unwrap();
+        drop(session);
+        assert_eq!(begin(&engine, Some(&theirs)).id(), None, "it is not given back");
+        assert!(block_on(engine.sessions_of("user:1")).unwrap().is_empty());
+        if let Some(store) = store {
+            block_on(engine.flush()).unwrap();
+            assert_eq!(rows(&store), 0);
+        }
+        // And one that was given back belongs to its owner as before.
+        let other = begin(&engine, None);
+        other.put("k", "v").unwrap();
+        other.set_owner(Some("user:1")).unwrap();
+        let theirs = issue(&other).token;
+        let session = begin(&engine, None);
+        assert_eq!(merge(&session, &theirs), Merged::Done { keys: 1 });
+        drop(session);
+        assert_eq!(block_on(engine.destroy_all("user:1", None)).unwrap(), 1);
+        assert_eq!(begin(&engine, Some(&theirs)).id(), None);
     }
 }
 

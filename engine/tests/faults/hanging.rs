@@ -7,7 +7,9 @@ use std::time::Duration;
 use pollster::block_on;
 use sessile_engine::store::fault::FaultOp;
 use sessile_engine::store::{Capabilities, Change, Expired, Listed, MemoryStore, Outcome, Row, Store};
-use sessile_engine::{Builder, Engine, Event, Result, SessionId, StoreError, StoreErrorKind, Token};
+use sessile_engine::{
+    Builder, Delivery, Engine, Event, Merged, Result, SessionId, StoreError, StoreErrorKind, Token,
+};
 
 use crate::support::*;
 
@@ -187,6 +189,32 @@ fn closing_does_not_wait_for_a_renewal_that_nobody_polls() {
     drop(future);
     assert!(closed.is_some(), "close() hangs");
     assert_eq!(ids(&rows).len(), 1);
+}
+
+#[test]
+fn a_merge_waits_for_a_renewal_that_another_request_has_to_carry_out() {
+    let (engine, handle, _, _) = open(Engine::builder());
+    let theirs = fresh(&engine, 1);
+    flush(&engine).unwrap();
+    let _ = handle.take_committed();
+    let renewing = begin(&engine, Some(&theirs));
+    renewing.renew().unwrap();
+    handle.hang(FaultOp::Commit);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut renewal = Box::pin(renewing.commit());
+    assert!(renewal.as_mut().poll(&mut cx).is_pending());
+    soon("the writer hangs", || handle.waiting() == 1);
+    handle.release();
+    let rekeyed = |c: &Vec<Change>| c.iter().any(|c| matches!(c, Change::Rekey { .. }));
+    soon("it is re-keyed", || handle.committed().iter().any(rekeyed));
+    // Nothing is left to be written; the swap is the renewing request's to make.
+    let session = begin(&engine, None);
+    let mut merging = Box::pin(session.merge(&theirs));
+    for _ in 0..8 {
+        assert!(merging.as_mut().poll(&mut cx).is_pending(), "it lets the other request run");
+    }
+    assert!(matches!(block_on(renewal).unwrap(), Delivery::Issue(_)));
+    assert_eq!(block_on(merging).unwrap(), Merged::Absent, "the old token is dead");
 }
 
 /// A store whose every commit reports that it was called and waits for its order.
