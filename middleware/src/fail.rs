@@ -15,13 +15,9 @@ mod tests;
 
 pub(crate) type OnError = Arc<dyn Fn(&Error) -> Response<String> + Send + Sync>;
 
-/// 503 if the store is the reason or trying again may help, 403 for a user with too many sessions, else 500.
+/// [`Error::http_status`] as a status.
 pub(crate) fn status_of(error: &Error) -> StatusCode {
-    match error.http_status() {
-        503 => StatusCode::SERVICE_UNAVAILABLE,
-        403 => StatusCode::FORBIDDEN,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
+    StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// The policy of a layer that was given none. It tells the client nothing about the cause.
