@@ -167,6 +167,9 @@ fn nothing_prints_a_token() {
 
 #[test]
 fn the_id_is_the_sha256_of_the_bytes() {
+    let counted = Token::from_bytes(std::array::from_fn(|i| i as u8));
+    // Computed with `printf '%b' "$(printf '\\x%02x' {0..31})" | sha256sum`.
+    assert_eq!(counted.id().to_string(), "630dcd2966c4336691125448bbb25b4ff412a49c732db2c8abc1b8581bd710dd");
     // Computed with `head -c 32 /dev/zero | sha256sum`.
     let id = Token::from_bytes([0; 32]).id();
     assert_eq!(id.to_string(), "66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925");
