@@ -37,7 +37,9 @@ pub enum Main {}
 /// different cookie names.
 ///
 /// The same layer around a service twice is harmless: both serve one session, which whichever of them was
-/// asked first commits.
+/// asked first commits. They know each other by the token the request brings. So a handler that calls the
+/// service in process, with a request of its own that brings no token, lends it its session if its own request
+/// brought none either; where that is not wanted, make the call from a task of its own.
 ///
 /// # Where to put it
 /// Around everything that uses the session, and inside everything that must see the final response head:

@@ -256,7 +256,8 @@ impl Source {
     /// out has loaded a session for the same cookies, that one becomes this layer's too and is returned.
     ///
     /// The cookies are compared because the inner request need not be the outer one: a handler may call a
-    /// service with a request of its own, and must not lend it a session.
+    /// service with a request of its own, and must not lend it the session of a token that it does not bring.
+    /// Two requests without any token look the same; the layer's documentation says what to do about it.
     pub(crate) fn consult(&self, fingerprint: u64) -> Option<Live> {
         let note = |state: &mut State| {
             state.consulted = true;

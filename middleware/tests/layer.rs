@@ -8,9 +8,11 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY};
 use http::{HeaderMap, Request, Response};
+use sessile::engine::clock::ManualClock;
 use sessile::{
     CacheControl, CookiePolicy, Engine, ErrorKind, Session, SessionLayer, SessionRejection, Token,
 };
@@ -402,6 +404,26 @@ async fn a_load_that_waits_elsewhere_ends_in_a_rejection() {
     assert_eq!(send(&layer, handler, &[&unknown]).await.body(), "rejected");
     let immediate = send(&layer, handler, &[]).await;
     assert_eq!((immediate.body().as_str(), set(&immediate).len()), ("put", 1));
+}
+
+#[tokio::test]
+async fn a_request_can_look_without_using_the_session() {
+    const IDLE: Duration = Duration::from_secs(60);
+    for (touches, alive) in [(true, true), (false, false)] {
+        let clock = ManualClock::new(1_800_000_000_000);
+        let engine = Engine::builder().clock(clock.clone()).idle_timeout(IDLE).in_memory().unwrap();
+        let layer = SessionLayer::new(engine);
+        let cookie = set(&send(&layer, count, &[]).await)[0].to_owned();
+        let handler = move |request: Req| async move {
+            let load: sessile::Load =
+                if touches { Session::from_request(&request) } else { Session::untouched(&request) };
+            Ok(Response::new(load.await.unwrap().get::<u64>("n").unwrap().unwrap_or(0).to_string()))
+        };
+        clock.advance(IDLE / 2);
+        assert_eq!(send(&layer, handler, &[&cookie]).await.body(), "1", "it is there to be looked at");
+        clock.advance(IDLE / 2);
+        assert_eq!(send(&layer, handler, &[&cookie]).await.body() == "1", alive, "touches: {touches}");
+    }
 }
 
 #[tokio::test]
