@@ -110,6 +110,7 @@ impl Tables {
                 Some(old) if old.version != *expected => return Outcome::Conflict { found: old.version },
                 Some(_) => self.put(*id.as_bytes(), row),
             },
+            Change::Put { id, row } => self.put(*id.as_bytes(), row),
             Change::Delete { id } => {
                 self.take(id.as_bytes());
             }
@@ -139,7 +140,10 @@ pub(super) fn check_rows(
     changes: &[Change],
 ) -> Result<(), StoreError> {
     for change in changes {
-        let (Change::Insert { row, .. } | Change::Update { row, .. } | Change::Rekey { row, .. }) = change
+        let (Change::Insert { row, .. }
+        | Change::Update { row, .. }
+        | Change::Put { row, .. }
+        | Change::Rekey { row, .. }) = change
         else {
             continue;
         };

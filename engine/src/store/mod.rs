@@ -64,6 +64,16 @@ pub enum Change {
         /// The row's new content, with its new version.
         row: Row,
     },
+    /// Sets the row, whatever is there: an older state, a damaged row, or nothing. Always [`Outcome::Done`].
+    ///
+    /// Only who alone decides what the rows are can say so: a journal that writes its newest states back, once or
+    /// again, into an [exclusive](Capabilities::exclusive) store.
+    Put {
+        /// The row's key.
+        id: SessionId,
+        /// The row.
+        row: Row,
+    },
     /// Removes the row if there is one. Always [`Outcome::Done`].
     Delete {
         /// The row's key.

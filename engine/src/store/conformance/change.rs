@@ -1,6 +1,6 @@
 //! Cases of one change: what it does, and to which row it does nothing.
 
-use super::{Outcome, Subject, delete, id, insert, owned, quarantine, rekey, row, update};
+use super::{Outcome, Subject, delete, id, insert, owned, put, quarantine, rekey, row, update};
 
 pub(super) async fn an_empty_store_has_nothing(s: Subject) {
     s.holds(id(1), None).await;
@@ -54,6 +54,31 @@ pub(super) async fn update_never_resurrects(s: Subject) {
     assert_eq!(s.expire_all(u64::MAX - 1).await, 2, "{}", s.case);
     s.commit(&[update(4, 1, row(2))], &[Outcome::Missing]).await;
     s.holds(id(4), None).await;
+}
+
+pub(super) async fn put_sets_the_row_whatever_is_there(s: Subject) {
+    s.done(&[put(1, owned(5, "a"))]).await;
+    s.holds(id(1), Some(&owned(5, "a"))).await;
+    s.owns("a", &[id(1)]).await;
+    s.done(&[put(1, owned(3, "b"))]).await;
+    s.holds(id(1), Some(&owned(3, "b"))).await;
+    s.owns("a", &[]).await;
+    s.owns("b", &[id(1)]).await;
+    s.done(&[put(1, owned(3, "b"))]).await;
+    s.holds(id(1), Some(&owned(3, "b"))).await;
+    s.counts(1).await;
+    s.done(&[delete(1), put(1, row(9))]).await;
+    s.holds(id(1), Some(&row(9))).await;
+    s.owns("b", &[]).await;
+    s.commit(&[insert(1, row(1))], &[Outcome::Exists]).await;
+    s.done(&[update(1, 9, row(10))]).await;
+}
+
+pub(super) async fn put_over_a_quarantined_row(s: Subject) {
+    s.done(&[insert(1, row(1)), quarantine(1)]).await;
+    s.done(&[put(1, row(2))]).await;
+    s.holds(id(1), Some(&row(2))).await;
+    s.counts(1).await;
 }
 
 pub(super) async fn delete_removes(s: Subject) {

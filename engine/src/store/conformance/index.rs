@@ -1,7 +1,7 @@
 //! Cases of what finds rows without their id: the order of expiry, the listing, the owners, the count.
 
 use super::{
-    Expired, NOW, Outcome, Row, Subject, delete, due, id, insert, owned, quarantine, rekey, row, update,
+    Expired, NOW, Outcome, Row, Subject, delete, due, id, insert, owned, put, quarantine, rekey, row, update,
 };
 
 /// The first time at which a row due at `at` must be gone.
@@ -240,4 +240,13 @@ pub(super) async fn count_is_the_number_of_rows(s: Subject) {
     s.counts(5).await;
     assert_eq!(s.expire_all(surely_due(&s, NOW)).await, 5, "{}", s.case);
     s.counts(0).await;
+}
+
+pub(super) async fn put_moves_the_expiry(s: Subject) {
+    let far = NOW + 1_000_000_000;
+    s.done(&[put(1, due(1, NOW + 100)), put(2, due(1, far))]).await;
+    s.done(&[put(1, due(2, far)), put(2, due(2, NOW + 100))]).await;
+    assert_eq!(s.expire_all(surely_due(&s, NOW + 100)).await, 1, "{}", s.case);
+    s.holds(id(1), Some(&due(2, far))).await;
+    s.holds(id(2), None).await;
 }

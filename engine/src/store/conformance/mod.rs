@@ -70,6 +70,8 @@ static CASES: &[Case] = cases! {
         update_reports_another_version
         update_of_a_missing_row_adds_nothing
         update_never_resurrects
+        put_sets_the_row_whatever_is_there
+        put_over_a_quarantined_row
         delete_removes
         delete_is_idempotent
         rekey_moves
@@ -105,6 +107,7 @@ static CASES: &[Case] = cases! {
         expire_with_limit_zero_removes_nothing
         expire_follows_a_row_that_moved_later
         expire_follows_a_row_that_moved_earlier
+        put_moves_the_expiry
         expire_follows_a_rekeyed_row
         expire_spares_a_row_that_was_inserted_again
         expire_does_not_count_deleted_rows
@@ -340,6 +343,10 @@ fn insert(n: u32, row: Row) -> Change {
 
 fn update(n: u32, expected: u64, row: Row) -> Change {
     Change::Update { id: id(n), expected, row }
+}
+
+fn put(n: u32, row: Row) -> Change {
+    Change::Put { id: id(n), row }
 }
 
 fn delete(n: u32) -> Change {

@@ -6,7 +6,7 @@
 //! and drops it, re-files it at the row's real time, or removes the row.
 //!
 //! A row that fails its checksum is *damaged*: nothing in it is believed. It counts as present for an insert
-//! and as missing for an update or as the source of a rekey; it can be deleted and quarantined; an expiry run
+//! and as missing for an update or as the source of a rekey; it can be put over, deleted and quarantined; an expiry run
 //! that meets it quarantines it. So it never blocks another row, and nothing it says is acted on.
 
 use std::collections::{BTreeMap, HashSet};
@@ -56,6 +56,7 @@ fn ids(change: &Change) -> (&Key, Option<&Key>) {
     match change {
         Change::Insert { id, .. }
         | Change::Update { id, .. }
+        | Change::Put { id, .. }
         | Change::Delete { id }
         | Change::Quarantine { id } => (id.as_bytes(), None),
         Change::Rekey { from, to, .. } => (from.as_bytes(), Some(to.as_bytes())),
@@ -102,6 +103,10 @@ impl<'tx> Batch<'tx> {
                 Some(Ok(old)) => return Ok(Outcome::Conflict { found: old.version }),
                 Some(Err(Damaged)) | None => return Ok(Outcome::Missing),
             },
+            Change::Put { id, row } => {
+                let old = self.look(id.as_bytes())?.and_then(std::result::Result::ok);
+                self.put(id.as_bytes(), row, old)?;
+            }
             Change::Delete { id } => {
                 self.remove(id.as_bytes(), false)?;
             }
