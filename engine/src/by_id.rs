@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cache::{Edited, Entry, EntryRef, Read};
 use crate::clock::{from_ms_saturating, to_ms};
-use crate::config::Durability;
+use crate::config::Release;
 use crate::core::{Core, Published};
 use crate::ending::{Ending, Orphan};
 use crate::engine::Engine;
@@ -126,8 +126,8 @@ impl ById<'_> {
             Published::Over => return Err(crate::cache::revoked()),
         }
         self.core.announce(&entry);
-        let orphan = Orphan::new(self.core, entry);
-        self.wait_if_asked().await?;
+        let orphan = Orphan::new(self.core, entry.clone());
+        self.wait_if_asked(&entry).await?;
         orphan.keep();
         Ok(true)
     }
@@ -192,7 +192,7 @@ impl ById<'_> {
             }
         };
         if changed {
-            self.wait_if_asked().await?;
+            self.wait_if_asked(&entry).await?;
         }
         Ok(Some(result))
     }
@@ -272,11 +272,14 @@ impl ById<'_> {
         }
     }
 
-    async fn wait_if_asked(&self) -> Result<()> {
-        match self.core.dirty_queue() {
-            Some(queue) if self.core.config.durability == Durability::PowerLoss => queue.flush().await,
-            _ => Ok(()),
-        }
+    /// Waits for what an answer that reports a change of `entry` must wait for.
+    async fn wait_if_asked(&self, entry: &EntryRef) -> Result<()> {
+        let done = match self.core.release {
+            Release::AtOnce => true,
+            Release::Written => self.core.write_now(entry)?,
+            Release::Durable => false,
+        };
+        if done { Ok(()) } else { self.core.queue.flush().await }
     }
 }
 

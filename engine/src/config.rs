@@ -3,12 +3,14 @@
 mod life;
 
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, duration_ms};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::Journaled;
 use crate::observer::Observer;
 use crate::owner::OwnerLimit;
 use crate::record::Limits;
@@ -28,15 +30,48 @@ pub enum Durability {
         /// How long a write may wait for its batch. 50 ms by default.
         window: Duration,
     },
-    /// A response that carries a write is released only when the write is on the disk, in a commit shared by
+    /// A response that carries a write is released when the operating system has the write: a crash of the process,
+    /// `kill -9` included, loses nothing that was acknowledged. Once per `window` everything is synced, so that a loss
+    /// of power loses at most the writes of the last window (and of the sync under way). The default of an engine with
+    /// a journal. Without a journal ([`Builder::open`]) there is nothing between memory and the store, and this is
+    /// [`PowerLoss`](Self::PowerLoss).
+    ///
+    /// What is written after the response head, by a streaming body or a WebSocket, has no response to wait for it and
+    /// follows within the window.
+    ProcessCrash {
+        /// How long a write may wait to be synced. 50 ms by default.
+        window: Duration,
+    },
+    /// A response that carries a write is released only when the write is on the disk, in a sync shared by
     /// all requests that wait (group commit).
     PowerLoss,
 }
 
-impl Default for Durability {
-    fn default() -> Self {
-        Self::Eventual { window: Duration::from_millis(50) }
+const DEFAULT_WINDOW: Duration = Duration::from_millis(50);
+
+impl Durability {
+    /// [`Eventual`](Self::Eventual) with a window of 50 ms.
+    #[must_use]
+    pub const fn eventual() -> Self {
+        Self::Eventual { window: DEFAULT_WINDOW }
     }
+
+    /// [`ProcessCrash`](Self::ProcessCrash) with a window of 50 ms.
+    #[must_use]
+    pub const fn process_crash() -> Self {
+        Self::ProcessCrash { window: DEFAULT_WINDOW }
+    }
+}
+
+/// What a response that carries a write waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// Nothing.
+    AtOnce,
+    /// The write is in the journal.
+    Written,
+    /// The write is durable.
+    Durable,
 }
 
 /// Settings shared by all parts of an engine.
@@ -60,9 +95,18 @@ impl Config {
 
     pub(crate) fn window(&self) -> Duration {
         match self.durability {
-            Durability::Eventual { window } => window,
+            Durability::Eventual { window } | Durability::ProcessCrash { window } => window,
             // Only touches wait for the window at this level.
-            Durability::PowerLoss => Duration::from_millis(50),
+            Durability::PowerLoss => DEFAULT_WINDOW,
+        }
+    }
+
+    /// What a response waits for, given whether there is a journal.
+    pub(crate) fn release(&self, journal: bool) -> Release {
+        match self.durability {
+            Durability::Eventual { .. } => Release::AtOnce,
+            Durability::ProcessCrash { .. } if journal => Release::Written,
+            Durability::ProcessCrash { .. } | Durability::PowerLoss => Release::Durable,
         }
     }
 }
@@ -74,12 +118,16 @@ const LARGEST_PAGE_CACHE: usize = 64 << 20;
 #[cfg(feature = "redb")]
 const WRITER_MEMORY: usize = 8 << 20;
 
+/// More sessions between two checkpoints save a store of a million sessions little.
+const LARGEST_JOURNAL_INDEX: usize = 128 << 20;
+
 /// Builds an [`Engine`]. Setters take and return the builder; the last call opens the engine.
 #[must_use = "a builder does nothing until one of its `open` methods is called"]
 pub struct Builder {
     lifetime: Duration,
     idle_timeout: Option<Duration>,
-    durability: Durability,
+    durability: Option<Durability>,
+    journal: Option<PathBuf>,
     memory_limit: usize,
     limits: Limits,
     owner_limit: Option<(usize, OwnerLimit)>,
@@ -94,7 +142,8 @@ impl Default for Builder {
         Self {
             lifetime: Duration::from_secs(24 * 60 * 60),
             idle_timeout: None,
-            durability: Durability::default(),
+            durability: None,
+            journal: None,
             memory_limit: 256 << 20,
             limits: Limits::default(),
             owner_limit: None,
@@ -136,7 +185,9 @@ impl Builder {
         self
     }
 
-    /// What a crash may cost. Default: [`Durability::Eventual`] with a window of 50 ms.
+    /// What a crash may cost. Default: [`Durability::ProcessCrash`] with a window of 50 ms for an engine with a
+    /// [journal](Self::journal), which that of [`open_redb`](Self::open_redb) has; [`Durability::Eventual`] with the
+    /// same window for others.
     ///
     /// # Examples
     /// ```
@@ -146,13 +197,14 @@ impl Builder {
     /// # Ok::<(), sessile_engine::Error>(())
     /// ```
     pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
+        self.durability = Some(durability);
         self
     }
 
     /// Bytes that cached sessions may use. Default: 256 MiB. With [`open_redb`](Self::open_redb) the file's page
     /// cache is a part of it (a quarter, at most 64 MiB), and what the writer works with (an eighth, at most
-    /// 8 MiB). A store given to [`open`](Self::open) brings its own.
+    /// 8 MiB). A store given to [`open`](Self::open) brings its own. The index of a [journal](Self::journal) is a part
+    /// of it too (an eighth, at most 128 MiB).
     ///
     /// [`anonymous_memory_limit`](Self::anonymous_memory_limit) says what sessions without owner may take of it.
     ///
@@ -251,17 +303,43 @@ impl Builder {
         self
     }
 
+    /// Puts a journal in front of the store given to [`open`](Self::open), in the directory `path`, which is created
+    /// (mode 0700) if it does not exist. [`open_redb`](Self::open_redb) has one already, beside its file.
+    ///
+    /// A write is then durable when it is in the journal. The store gets it later, in large batches; while it fails,
+    /// the engine goes on until the journal is full, and what was accepted is handed on when the store works again, also
+    /// after a restart. A journal belongs to one store: always open both together.
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile_engine::{Engine, store::MemoryStore};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.journal");
+    /// let engine = Engine::builder().journal(path).open(MemoryStore::default())?;
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
+    pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
+        self.journal = Some(path.into());
+        self
+    }
+
     /// An engine that keeps sessions in memory only: nothing survives the process.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if the settings contradict each other.
     pub fn in_memory(self) -> Result<Engine> {
-        self.build(None)
+        if self.journal.is_some() {
+            return Err(Error::new(ErrorKind::Config, "an engine without a store can have no journal"));
+        }
+        self.build(None, None)
     }
 
-    /// An engine over the redb file at `path`, which is created (mode 0600) if it does not exist.
+    /// An engine over the redb file at `path`, which is created (mode 0600) if it does not exist, with its journal in
+    /// the directory `path.journal` (or where [`journal`](Self::journal) says).
     ///
-    /// Opening reads no session: it takes milliseconds however many there are.
+    /// Opening reads no session from the file: it takes milliseconds however many there are. After a crash it reads the
+    /// journal, and after a clean shutdown the journal is empty.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for contradictory settings; [`ErrorKind::Store`] with a
@@ -282,7 +360,9 @@ impl Builder {
         self.memory_limit -= pages + (self.memory_limit / 8).min(WRITER_MEMORY);
         self.life.cap_anonymous(self.memory_limit);
         self.check()?;
-        let store = crate::store::RedbStore::open_with_cache(path, pages)?;
+        let path = path.as_ref();
+        let store = crate::store::RedbStore::open_behind_journal(path, pages)?;
+        self.journal.get_or_insert_with(|| crate::store::RedbStore::journal_beside(path));
         self.open(store)
     }
 
@@ -299,7 +379,7 @@ impl Builder {
     /// let engine = Engine::builder().open(MemoryStore::default())?;
     /// # Ok::<(), sessile_engine::Error>(())
     /// ```
-    pub fn open(self, store: impl Store) -> Result<Engine> {
+    pub fn open(mut self, store: impl Store) -> Result<Engine> {
         let store: Arc<dyn DynStore> = Arc::new(store);
         if !store.capabilities().exclusive {
             return Err(Error::new(
@@ -310,10 +390,21 @@ impl Builder {
                 ),
             ));
         }
-        self.build(Some(store))
+        let Some(path) = self.journal.take() else { return self.build(Some(store), None) };
+        self.check()?;
+        let index = (self.memory_limit / 8).min(LARGEST_JOURNAL_INDEX);
+        self.memory_limit -= index;
+        self.life.cap_anonymous(self.memory_limit);
+        self.check()?;
+        let journaled = Arc::new(Journaled::open(&path, store, index)?);
+        self.build(Some(journaled.clone()), Some(journaled))
     }
 
-    fn build(self, store: Option<Arc<dyn DynStore>>) -> Result<Engine> {
+    fn build(mut self, store: Option<Arc<dyn DynStore>>, journal: Option<Arc<Journaled>>) -> Result<Engine> {
+        self.durability.get_or_insert(match journal {
+            Some(_) => Durability::process_crash(),
+            None => Durability::eventual(),
+        });
         let config = self.check()?;
         if let (Some(_), Some(store)) = (config.owner_limit, &store)
             && !store.capabilities().by_owner
@@ -326,7 +417,7 @@ impl Builder {
                 ),
             ));
         }
-        Engine::start(config, store, self.clock, self.observer)
+        Engine::start(config, store, journal, self.clock, self.observer)
     }
 
     fn check(&self) -> Result<Config> {
@@ -342,12 +433,11 @@ impl Builder {
                 some => some,
             },
         };
-        if let Durability::Eventual { window } = self.durability
+        let durability = self.durability.unwrap_or(Durability::eventual());
+        if let Durability::Eventual { window } | Durability::ProcessCrash { window } = durability
             && (window.is_zero() || window > Duration::from_secs(60))
         {
-            return bad(format!(
-                "the window of eventual durability must be above 0 and at most 60 s, not {window:?}"
-            ));
+            return bad(format!("the window of durability must be above 0 and at most 60 s, not {window:?}"));
         }
         if self.limits.max_record_bytes < 1024 || self.limits.max_record_bytes > 16 << 20 {
             return bad(format!(
@@ -367,7 +457,7 @@ impl Builder {
         Ok(Config {
             lifetime_ms,
             idle_ms,
-            durability: self.durability,
+            durability,
             memory_limit: self.memory_limit,
             limits: self.limits,
             owner_limit: self.owner_limit,

@@ -12,8 +12,9 @@ use self::aliases::{Aliases, Table};
 use self::follow::latest_use;
 use crate::cache::{Cache, Entry, EntryRef, Phase};
 use crate::clock::EngineClock;
-use crate::config::Config;
+use crate::config::{Config, Release};
 use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
+use crate::journal::Journaled;
 use crate::observer::{Event, Observer, notify};
 use crate::owner::{Gates, Moving};
 use crate::record::Record;
@@ -36,6 +37,10 @@ pub(crate) struct Core {
     /// Items in the wheel.
     pub(crate) wheel_len: AtomicUsize,
     pub(crate) store: Option<Arc<dyn DynStore>>,
+    /// The same store, if it has a journal.
+    pub(crate) journal: Option<Arc<Journaled>>,
+    /// What a response that carries a write waits for.
+    pub(crate) release: Release,
     pub(crate) counters: Counters,
     /// Targets of renewals under way.
     pub(crate) moving: Moving,
@@ -78,10 +83,13 @@ impl Core {
         config: Config,
         clock: EngineClock,
         store: Option<Arc<dyn DynStore>>,
+        journal: Option<Arc<Journaled>>,
         observer: Option<Arc<dyn Observer>>,
     ) -> Self {
         let now = clock.now_ms();
         Self {
+            release: if store.is_some() { config.release(journal.is_some()) } else { Release::AtOnce },
+            journal,
             config,
             clock,
             cache: Cache::new(),
@@ -343,6 +351,18 @@ impl Core {
         let mut wheel = self.wheel.lock();
         wheel.insert(entry.id().bucket(), tick);
         self.wheel_len.store(wheel.len(), Ordering::Relaxed);
+    }
+
+    /// Puts the newest state of `entry` into the journal, past the queue: what a response waits for at
+    /// [`Release::Written`]. `Ok(false)` if only the writer can do it, and a flush must be waited for.
+    pub(crate) fn write_now(&self, entry: &EntryRef) -> Result<bool> {
+        let Some(journal) = &self.journal else { return Ok(false) };
+        let now = self.clock.now_ms();
+        let put = |record: &Record| journal.put_now(now, entry.id(), &self.row(entry.id(), record));
+        entry.write_now(put).map_err(|error| {
+            self.commit_failed(&error);
+            error.into()
+        })
     }
 
     /// The row that stores `record` under `id`.

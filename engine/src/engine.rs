@@ -11,6 +11,7 @@ use crate::clock::{Clock, EngineClock};
 use crate::config::{Builder, Config};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::{Journaled, Recovery};
 use crate::observer::{Event, Observer};
 use crate::session::Session;
 use crate::stats::{Health, Stats};
@@ -64,6 +65,7 @@ impl Engine {
     pub(crate) fn start(
         config: Config,
         store: Option<Arc<dyn DynStore>>,
+        journal: Option<Arc<Journaled>>,
         clock: Option<Arc<dyn Clock>>,
         observer: Option<Arc<dyn Observer>>,
     ) -> Result<Self> {
@@ -72,7 +74,11 @@ impl Engine {
             None => 0,
         };
         let background = config.background;
-        let core = Arc::new(Core::new(config, EngineClock::start(clock, floor), store, observer));
+        let damaged = journal.as_ref().map_or(0, |journal| journal.recovery().damaged);
+        let core = Arc::new(Core::new(config, EngineClock::start(clock, floor), store, journal, observer));
+        if damaged > 0 {
+            core.notify(|| Event::JournalDamaged { gaps: damaged });
+        }
         let thread = if background {
             let core = core.clone();
             let spawned = std::thread::Builder::new()
@@ -296,6 +302,47 @@ impl Engine {
     /// ```
     pub fn health(&self) -> Health {
         self.core().health()
+    }
+
+    /// What was found in the journal when the engine was opened. `None` without a [journal](Builder::journal).
+    ///
+    /// # Examples
+    /// ```
+    /// # use sessile_engine::{Engine, store::MemoryStore};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.journal");
+    /// let engine = Engine::builder().journal(path).open(MemoryStore::default())?;
+    /// if let Some(recovery) = engine.recovery() {
+    ///     println!("{} changes recovered, {} gaps", recovery.changes, recovery.damaged);
+    /// }
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
+    pub fn recovery(&self) -> Option<&Recovery> {
+        self.core().journal.as_ref().map(|journal| journal.recovery())
+    }
+
+    /// Brings what is in the journal into the store, so that the store alone holds every session: before its file is
+    /// copied, for example. Blocks for as long as the store takes. Without a journal this is [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// The store's error. The journal keeps what the store did not take.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before it is polled changes nothing; later it has run.
+    ///
+    /// # Examples
+    /// ```
+    /// # pollster::block_on(async {
+    /// # let engine = sessile_engine::Engine::builder().in_memory()?;
+    /// engine.checkpoint().await?;
+    /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
+    /// ```
+    pub async fn checkpoint(&self) -> Result<()> {
+        self.flush().await?;
+        match &self.core().journal {
+            Some(journal) => Ok(journal.checkpoint()?),
+            None => Ok(()),
+        }
     }
 
     /// Runs the writer once, for engines without a thread.

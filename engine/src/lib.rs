@@ -42,6 +42,7 @@ mod ending;
 mod engine;
 mod error;
 mod iterate;
+mod journal;
 mod observer;
 mod owner;
 pub mod record;
@@ -68,6 +69,7 @@ pub use crate::config::{Builder, Durability};
 pub use crate::engine::{Begin, Engine};
 pub use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
 pub use crate::iterate::Page;
+pub use crate::journal::Recovery;
 pub use crate::observer::{Event, ExpiredBy, Observer, RevokedBy};
 pub use crate::owner::{OwnerLimit, SessionInfo};
 pub use crate::session::{

@@ -76,6 +76,12 @@ pub enum Event {
         /// What was wrong with it.
         reason: String,
     },
+    /// At the start, the journal had gaps where changes had been durable. What could be read is in service; the
+    /// damaged segments are kept beside the others as `*.damaged`.
+    JournalDamaged {
+        /// How many gaps. Each is the loss of an unknown number of changes.
+        gaps: usize,
+    },
     /// The store failed after having worked.
     StoreDown {
         /// The store's error.

@@ -13,7 +13,7 @@ use super::slot::Closing;
 use super::{Claim, Session, Slot, rotate};
 use crate::cache::{Entry, EntryRef, Phase, Read};
 use crate::clock::from_ms_saturating;
-use crate::config::Durability;
+use crate::config::Release;
 use crate::core::{Core, Published};
 use crate::ending::Orphan;
 use crate::engine::polled_after_completion;
@@ -60,7 +60,9 @@ impl Session {
     /// Later calls find nothing to do. The handle stays live.
     ///
     /// Ready when first polled unless something must be waited for: a renewal, a destruction, any change at
-    /// [`Durability::PowerLoss`], or room in the cache for a new session.
+    /// [`Durability::PowerLoss`](crate::Durability::PowerLoss), or room in the cache for a new session. At
+    /// [`Durability::ProcessCrash`](crate::Durability::ProcessCrash) a change is written to the journal by this call
+    /// itself.
     ///
     /// # Errors
     /// [`ErrorKind::Store`] and its relatives. The response must not be released then: a session that was to
@@ -87,20 +89,38 @@ impl Session {
     /// ```
     pub fn commit(&self) -> Commit {
         let core = self.core();
-        let power_loss = core.config.durability == Durability::PowerLoss;
         match self.unit().slot.close() {
             Closing::Already => return Commit::ready(Ok(Delivery::Nothing)),
-            Closing::Plain { modified }
-                if !(modified && power_loss) && core.config.life.rotate_ms.is_none() =>
-            {
-                return Commit::ready(Ok(Delivery::Nothing));
+            Closing::Plain { modified } if core.config.life.rotate_ms.is_none() => {
+                if !modified || core.release == Release::AtOnce {
+                    return Commit::ready(Ok(Delivery::Nothing));
+                }
+                if core.release == Release::Written
+                    && let Some(Some(entry)) = self.unit().slot.unmoved()
+                {
+                    match core.write_now(entry) {
+                        Ok(true) => return Commit::ready(Ok(Delivery::Nothing)),
+                        Ok(false) => {}
+                        Err(error) => return Commit::ready(Err(error)),
+                    }
+                }
             }
             Closing::Plain { .. } | Closing::Look => {}
         }
         let mut slot = self.unit().slot.lock();
         let has_store = core.store.is_some();
         let changed = slot.modified || slot.must_wait;
-        let wait = has_store && (slot.must_wait || (changed && power_loss));
+        let mut wait = has_store && (slot.must_wait || (changed && core.release == Release::Durable));
+        if !wait && changed && core.release == Release::Written {
+            match slot.entry.as_ref().filter(|entry| entry.phase() != Phase::Unpublished) {
+                // What is published below is written there.
+                None => {}
+                Some(entry) => match core.write_now(entry) {
+                    Ok(written) => wait = !written,
+                    Err(error) => return Commit::ready(Err(error)),
+                },
+            }
+        }
         let unpublished = slot.entry.as_ref().is_some_and(|e| e.phase() == Phase::Unpublished);
         let renew = slot.renew.take().map(|asked| match asked {
             Lifetime::Restart if slot.deadline_set => Lifetime::Keep,
@@ -130,26 +150,46 @@ impl Session {
 
     /// Publishes the new session, if there is room for it without waiting. Runs when the commit is polled, so
     /// that one which never is leaves nothing behind.
-    fn publish_now(&self) -> Option<Result<Delivery>> {
+    fn publish_now(&self) -> PublishNow {
         let core = self.core();
         // Not under the handle's lock: an eviction is told to the observer.
         let owned = self.unit().slot.lock().entry.as_ref().is_some_and(|e| e.is_owned());
         if !core.evict(owned) {
-            return None;
+            return PublishNow::MustWait;
         }
         let mut slot = self.unit().slot.lock();
         if counted_owner(core, &slot).is_some() {
-            return None;
+            return PublishNow::MustWait;
         }
         let published = publish(core, &mut slot);
         let issued = issue(core, &slot);
         drop(slot);
-        Some(published.and_then(|entry| {
-            if let Some(entry) = entry {
-                core.announce(&entry);
+        let entry = match published {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return PublishNow::Done(issued),
+            Err(error) => return PublishNow::Done(Err(error)),
+        };
+        core.announce(&entry);
+        if core.release != Release::Written {
+            return PublishNow::Done(issued);
+        }
+        let orphan = Orphan::new(core, entry.clone());
+        match core.write_now(&entry) {
+            Err(error) => PublishNow::Done(Err(error)),
+            Ok(written) => {
+                orphan.keep();
+                if written { PublishNow::Done(issued) } else { PublishNow::Unwritten(entry) }
             }
-            issued
-        }))
+        }
+    }
+
+    /// Waits for the writer to write a session that has just been published.
+    async fn wait_published(self, entry: EntryRef) -> Result<Delivery> {
+        let core = self.core().clone();
+        let orphan = Orphan::new(&core, entry);
+        core.queue.flush().await?;
+        orphan.keep();
+        issue(&core, &self.unit().slot.lock())
     }
 
     async fn commit_slowly(
@@ -176,7 +216,10 @@ impl Session {
             wait |= others_ended && core.store.is_some();
             if let Some(entry) = entry {
                 core.announce(&entry);
-                orphan = Some(Orphan::new(&core, entry));
+                orphan = Some(Orphan::new(&core, entry.clone()));
+                if core.release == Release::Written && !wait {
+                    wait = !core.write_now(&entry)?;
+                }
             }
             told = Told::Issue;
         }
@@ -254,6 +297,15 @@ impl Session {
     }
 }
 
+/// What came of publishing without waiting.
+enum PublishNow {
+    Done(Result<Delivery>),
+    /// It is in service, but not in the journal.
+    Unwritten(EntryRef),
+    /// Nothing was done: something must be waited for first.
+    MustWait,
+}
+
 /// The renewal to carry out.
 #[derive(Default)]
 struct Renew {
@@ -326,11 +378,13 @@ impl Future for Commit {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let State::Publishing(session) = &mut self.0 {
             let Some(session) = session.take() else { return Poll::Ready(Err(polled_after_completion())) };
-            if let Some(result) = session.publish_now() {
-                return Poll::Ready(result);
-            }
-            self.0 =
-                State::Waiting(Box::pin(session.commit_slowly(true, Renew::default(), false, Vec::new())));
+            self.0 = State::Waiting(match session.publish_now() {
+                PublishNow::Done(result) => return Poll::Ready(result),
+                PublishNow::Unwritten(entry) => Box::pin(session.wait_published(entry)),
+                PublishNow::MustWait => {
+                    Box::pin(session.commit_slowly(true, Renew::default(), false, Vec::new()))
+                }
+            });
         }
         match &mut self.0 {
             State::Ready(result) => {

@@ -134,7 +134,7 @@ impl Tables {
 }
 
 /// Refuses rows that the contract does not allow, before anything is applied.
-pub(super) fn check_rows(
+pub(crate) fn check_rows(
     store: &'static str,
     max_row_bytes: usize,
     changes: &[Change],

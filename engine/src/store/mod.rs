@@ -5,11 +5,10 @@
 pub mod conformance;
 #[cfg(any(test, feature = "conformance"))]
 pub mod fault;
-mod memory;
+pub(crate) mod memory;
 #[cfg(feature = "redb")]
 mod redb;
-#[cfg(feature = "redb")]
-mod row;
+pub(crate) mod row;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::Row;
 
 /// Describes the layout for the file's fingerprint. Any change of the layout changes this text.
+#[cfg(feature = "redb")]
 pub(super) const LAYOUT: &str = "check:u64le layout:u8=1 flags:u8(1=owner) owner_len:u8 zero:[u8;5] version:u64le expires_at:u64le owner record";
 
 const LAYOUT_BYTE: u8 = 1;
@@ -16,19 +17,19 @@ const HEADER: usize = 32;
 
 /// The bytes do not hold a row of that id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Damaged;
+pub(crate) struct Damaged;
 
 /// A row read in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RowRef<'a> {
-    pub(super) version: u64,
-    pub(super) expires_at: u64,
-    pub(super) owner: Option<&'a str>,
-    pub(super) bytes: &'a [u8],
+pub(crate) struct RowRef<'a> {
+    pub(crate) version: u64,
+    pub(crate) expires_at: u64,
+    pub(crate) owner: Option<&'a str>,
+    pub(crate) bytes: &'a [u8],
 }
 
 impl RowRef<'_> {
-    pub(super) fn to_row(self) -> Row {
+    pub(crate) fn to_row(self) -> Row {
         Row {
             version: self.version,
             expires_at: self.expires_at,
@@ -45,8 +46,20 @@ fn checksum(id: &[u8; 32], rest: &[u8]) -> u64 {
 
 /// Writes `row` into `out`, replacing what it held. An owner beyond 255 bytes is cut; the stores refuse it
 /// before.
+#[cfg(any(feature = "redb", test))]
 pub(super) fn encode(id: &[u8; 32], row: &Row, out: &mut Vec<u8>) {
     out.clear();
+    append(id, row, out);
+}
+
+/// Bytes of `row` in this layout.
+pub(crate) fn encoded_len(row: &Row) -> usize {
+    HEADER + row.owner.as_deref().map_or(0, |owner| owner.len().min(255)) + row.bytes.len()
+}
+
+/// As [`encode`], behind what `out` holds.
+pub(crate) fn append(id: &[u8; 32], row: &Row, out: &mut Vec<u8>) {
+    let start = out.len();
     let owner = row.owner.as_deref();
     let name = owner.map_or(&[][..], str::as_bytes);
     let owner_len = u8::try_from(name.len()).unwrap_or(u8::MAX);
@@ -57,12 +70,12 @@ pub(super) fn encode(id: &[u8; 32], row: &Row, out: &mut Vec<u8>) {
     out.extend_from_slice(&row.expires_at.to_le_bytes());
     out.extend_from_slice(name.get(..usize::from(owner_len)).unwrap_or(name));
     out.extend_from_slice(&row.bytes);
-    let check = checksum(id, &out[CHECK..]);
-    out[..CHECK].copy_from_slice(&check.to_le_bytes());
+    let check = checksum(id, &out[start + CHECK..]);
+    out[start..start + CHECK].copy_from_slice(&check.to_le_bytes());
 }
 
 /// Reads the row of `id` from `raw`.
-pub(super) fn decode<'a>(id: &[u8; 32], raw: &'a [u8]) -> Result<RowRef<'a>, Damaged> {
+pub(crate) fn decode<'a>(id: &[u8; 32], raw: &'a [u8]) -> Result<RowRef<'a>, Damaged> {
     let (check, rest) = raw.split_first_chunk::<CHECK>().ok_or(Damaged)?;
     if u64::from_le_bytes(*check) != checksum(id, rest) {
         return Err(Damaged);

@@ -116,11 +116,15 @@ impl Core {
         let mut again = Work::default();
         let mut failure: Option<StoreError> = None;
         let mut repeat = false;
+        if changes.is_empty() {
+            // What was written past the queue waits to be synced.
+            failure = self.journal.as_ref().and_then(|journal| journal.write(now, &[]).err());
+        }
         while !changes.is_empty() {
             let take = batch_end(&items);
             let rest = (changes.split_off(take), items.split_off(take));
             if failure.is_none() {
-                match commit(store.as_ref(), now, &changes) {
+                match self.commit(store.as_ref(), now, &changes) {
                     Ok(outcomes) => {
                         self.counters.commits.add(1);
                         self.counters.committed_changes.add(changes.len() as u64);
@@ -208,6 +212,15 @@ impl Core {
         batch
     }
 
+    /// Commits one batch.
+    fn commit(&self, store: &dyn DynStore, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
+        match &self.journal {
+            // It takes what memory says for the truth.
+            Some(journal) => journal.write(now, changes).map(|()| vec![Outcome::Done; changes.len()]),
+            None => commit(store, now, changes),
+        }
+    }
+
     /// One change of a committed batch. Returns whether it must be made again.
     fn applied(&self, item: Item, outcome: Outcome, again: &mut Work) -> bool {
         match item {
@@ -279,12 +292,20 @@ impl Core {
             return;
         }
         let Some(store) = &self.store else { return };
-        if !self.sweep_is_due(now) {
-            return;
-        }
         // Rows are removed a while after they expired: by then every touch or extension that was made in time has
         // been written, and a clock that was set wrongly has probably been set right.
         let due = now.saturating_sub(Self::SWEEP_GRACE_MS);
+        if let Some(journal) = &self.journal {
+            journal.keep_house(now, due);
+            self.counters.expired_rows.add(journal.take_expired());
+            if let Some(error) = journal.trouble() {
+                self.commit_failed(&error);
+            }
+            return;
+        }
+        if !self.sweep_is_due(now) {
+            return;
+        }
         let swept = guarded(store.name(), || pollster::block_on(store.expire(due, now, Self::SWEEP_ROWS)));
         match swept {
             Ok(expired) => {

@@ -1,6 +1,7 @@
 //! The writer's side of an entry: picking it up from the dirty queue, and what came of that. It talks to no store.
 
 use super::{DIRTY, Entry, IN_FLIGHT, Phase, QUEUED, RENEWING, REPLACE, STORED};
+use crate::error::StoreError;
 use crate::record::Record;
 
 /// How the writer must store a picked-up record.
@@ -61,6 +62,31 @@ impl Entry {
         }
         self.set_flags(flags & !QUEUED | IN_FLIGHT);
         Pick::Delete
+    }
+
+    /// Writes the record with `put`, which is engine code, unless it has been written already. `Ok(false)` if it cannot be
+    /// written now: the session is gone, the writer is at work on it, or `put` says so.
+    ///
+    /// `put` runs under the entry's lock, so that states are written in their order. The entry stays in the queue,
+    /// where the writer will find it clean.
+    pub(crate) fn write_now(
+        &self,
+        put: impl FnOnce(&Record) -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let slot = self.record.write();
+        let Some(record) = &*slot else { return Ok(false) };
+        let flags = self.flags();
+        if flags & (RENEWING | IN_FLIGHT) != 0 || self.phase() != Phase::Live {
+            return Ok(false);
+        }
+        if flags & DIRTY == 0 {
+            return Ok(true);
+        }
+        if !put(record)? {
+            return Ok(false);
+        }
+        self.set_flags(self.flags() & !(DIRTY | REPLACE) | STORED);
+        Ok(true)
     }
 
     /// The picked-up record is in the store.

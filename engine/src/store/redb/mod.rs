@@ -28,6 +28,7 @@ use self::format::{Key, OWNERS, SESSIONS};
 use self::open::{For, Opened};
 use super::memory::check_rows;
 use super::{Capabilities, Change, Expired, Listed, Outcome, Row, Store, StoreError, StoreErrorKind, row};
+use crate::journal::Journaled;
 use crate::sync::{AtomicU8, Ordering, RwLock};
 use crate::token::SessionId;
 
@@ -83,7 +84,8 @@ impl RedbStore {
     /// [`Locked`](StoreErrorKind::Locked) if it is open already, here or in another process;
     /// [`Foreign`](StoreErrorKind::Foreign) and [`NewerFormat`](StoreErrorKind::NewerFormat) if it is not
     /// ours to read; [`Corrupt`](StoreErrorKind::Corrupt) if it is damaged; [`Config`](StoreErrorKind::Config)
-    /// if its directory is missing or the path is a link, a directory or out of reach;
+    /// if its directory is missing, the path is a link, a directory or out of reach, or a journal beside it holds
+    /// newer states;
     /// [`Io`](StoreErrorKind::Io) and [`Full`](StoreErrorKind::Full) as the operating system says.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with_cache(path, DEFAULT_CACHE)
@@ -95,6 +97,30 @@ impl RedbStore {
     /// As [`open`](Self::open).
     pub fn open_with_cache(path: impl AsRef<Path>, bytes: usize) -> Result<Self, StoreError> {
         let path = path.as_ref();
+        let journal = Self::journal_beside(path);
+        if Journaled::is_in_use(&journal) {
+            return Err(StoreError::new(
+                StoreErrorKind::Config,
+                NAME,
+                format!(
+                    "{} holds newer states of the sessions in {}; open the file with `Builder::open_redb`",
+                    journal.display(),
+                    path.display()
+                ),
+            ));
+        }
+        Self::open_behind_journal(path, bytes)
+    }
+
+    /// Where the journal of the file at `path` is, unless it was put elsewhere.
+    pub(crate) fn journal_beside(path: &Path) -> PathBuf {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".journal");
+        name.into()
+    }
+
+    /// As [`open_with_cache`](Self::open_with_cache), for who opens the journal too.
+    pub(crate) fn open_behind_journal(path: &Path, bytes: usize) -> Result<Self, StoreError> {
         let (file, created) = open::file(path)?;
         let store = Self::on_backend(open::backend(file)?, path, bytes)?;
         if created {

@@ -1,0 +1,246 @@
+//! Checkpoints: when one is due, and carrying a frozen generation into the store. It writes nothing into the log but
+//! the note that a generation is done.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::index::{Generation, State};
+use super::log::Log;
+use super::{Sizes, read};
+use crate::error::{StoreError, StoreErrorKind};
+use crate::store::{Change, DynStore};
+use crate::sync::{AtomicU64, Condvar, Duration, Mutex, Ordering, wait_for};
+use crate::token::SessionId;
+
+/// Changes, and bytes of rows, per commit of the store. The larger, the fewer pages are written twice; but they are
+/// held in memory, and a reader of the store may wait for the end of a commit.
+const CHUNK_CHANGES: usize = 64 << 10;
+const CHUNK_BYTES: usize = 32 << 20;
+/// What has been in the journal for this long is due, however little it is.
+const AGE_MS: u64 = 60_000;
+/// Rows that expired are removed this many at a time, and at most this often after one checkpoint.
+const SWEEP_ROWS: usize = 4096;
+const SWEEPS: usize = 64;
+/// Pauses of the thread: without anything to do, and after a failure.
+const IDLE: Duration = Duration::from_secs(60);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Carries generations into the store, one at a time.
+pub(super) struct Checkpoints {
+    log: Arc<Log>,
+    inner: Arc<dyn DynStore>,
+    sizes: Sizes,
+    /// Held while a generation is carried.
+    carrying: Mutex<Carrying>,
+    asked: Mutex<Asked>,
+    wake: Condvar,
+    expired: AtomicU64,
+}
+
+struct Carrying {
+    /// Segments whose bytes are to be kept, of the generation that was found at the start.
+    damaged: Vec<u32>,
+}
+
+/// What the thread is asked for.
+#[derive(Default)]
+struct Asked {
+    due: bool,
+    stop: bool,
+    /// Engine time at which the journal was first seen with something in it.
+    since: Option<u64>,
+    /// Rows that expired before the first time are to be removed; the second is engine time.
+    sweep: Option<(u64, u64)>,
+    trouble: Option<StoreError>,
+}
+
+impl Checkpoints {
+    pub(super) fn new(log: Arc<Log>, inner: Arc<dyn DynStore>, sizes: Sizes, damaged: Vec<u32>) -> Self {
+        let due = log.generations().frozen.is_some();
+        Self {
+            log,
+            inner,
+            sizes,
+            carrying: Mutex::new(Carrying { damaged }),
+            asked: Mutex::new(Asked { due, ..Asked::default() }),
+            wake: Condvar::new(),
+            expired: AtomicU64::new(0),
+        }
+    }
+
+    /// Asks for a checkpoint if the journal has become large.
+    pub(super) fn look(&self) {
+        let generations = self.log.generations();
+        let current = &generations.current;
+        if current.bytes() < self.sizes.bytes && current.len() < self.sizes.items {
+            return;
+        }
+        let mut asked = self.asked.lock();
+        if !asked.due {
+            asked.due = true;
+            drop(asked);
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        let current = self.log.generations().current;
+        current.bytes() >= 2 * self.sizes.bytes || current.len() >= 2 * self.sizes.items
+    }
+
+    /// Waits until the journal has room: the store is slower than those who write.
+    pub(super) fn wait_for_room(&self) -> Result<(), StoreError> {
+        while self.is_full() {
+            self.run_now()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn tick(&self, now: u64, due: u64) {
+        let empty = {
+            let generations = self.log.generations();
+            generations.current.is_empty() && generations.frozen.is_none()
+        };
+        self.look();
+        let mut asked = self.asked.lock();
+        let since = *asked.since.get_or_insert(now);
+        if now.saturating_sub(since) < AGE_MS {
+            return;
+        }
+        asked.since = Some(now);
+        asked.sweep = Some((due, now));
+        asked.due |= !empty;
+        drop(asked);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn take_expired(&self) -> u64 {
+        self.expired.swap(0, Ordering::Relaxed)
+    }
+
+    pub(super) fn trouble(&self) -> Option<StoreError> {
+        self.asked.lock().trouble.clone()
+    }
+
+    pub(super) fn stop(&self) {
+        self.asked.lock().stop = true;
+        self.wake.notify_one();
+    }
+
+    /// The thread: checkpoints and sweeps until it is told to stop.
+    pub(super) fn run(&self) {
+        let mut failures = 0_u32;
+        loop {
+            let sweep = {
+                let mut asked = self.asked.lock();
+                if !asked.stop && failures > 0 {
+                    let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(7)).min(LAST_PAUSE);
+                    wait_for(&self.wake, &mut asked, pause);
+                } else if !asked.stop && !asked.due && asked.sweep.is_none() {
+                    wait_for(&self.wake, &mut asked, IDLE);
+                }
+                if asked.stop {
+                    return;
+                }
+                if !asked.due && asked.sweep.is_none() && failures == 0 {
+                    continue;
+                }
+                asked.due = false;
+                asked.sweep.take()
+            };
+            let result =
+                self.run_now().and_then(|()| sweep.map_or(Ok(()), |(due, now)| self.sweep(due, now)));
+            failures = match &result {
+                Ok(()) => 0,
+                Err(error) => {
+                    tracing::error!(target: "sessile", %error, "a checkpoint of the journal failed; it will be tried again");
+                    failures.saturating_add(1)
+                }
+            };
+            self.asked.lock().trouble = result.err();
+        }
+    }
+
+    /// Carries everything that is in the journal now into the store.
+    pub(super) fn run_now(&self) -> Result<(), StoreError> {
+        let mut carrying = self.carrying.lock();
+        // What is frozen already, and then what has come since.
+        for _ in 0..2 {
+            let was_frozen = self.log.generations().frozen.is_some();
+            let Some(frozen) = self.log.freeze()? else { return Ok(()) };
+            self.carry(&frozen)?;
+            self.log.thaw(&carrying.damaged)?;
+            carrying.damaged.clear();
+            if !was_frozen {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn carry(&self, generation: &Generation) -> Result<(), StoreError> {
+        let mut changes = Vec::new();
+        let mut bytes = 0;
+        let mut shard = 0;
+        while let Some(items) = generation.shard_in_order(shard) {
+            for (id, state) in items {
+                let change = self.change(generation, id, state)?;
+                if let Change::Put { row, .. } = &change {
+                    bytes += row.bytes.len();
+                }
+                changes.push(change);
+                if changes.len() >= CHUNK_CHANGES || bytes >= CHUNK_BYTES {
+                    self.commit(&changes)?;
+                    changes.clear();
+                    bytes = 0;
+                }
+            }
+            shard += 1;
+        }
+        self.commit(&changes)
+    }
+
+    fn change(&self, generation: &Generation, id: SessionId, state: State) -> Result<Change, StoreError> {
+        Ok(match state {
+            State::Deleted => Change::Delete { id },
+            State::Quarantined => Change::Quarantine { id },
+            State::Row(place) => match read(generation, &id, place) {
+                Ok(row) => Change::Put { id, row },
+                // An older state of it must not come back.
+                Err(error) if error.kind() == StoreErrorKind::Corrupt => {
+                    tracing::error!(target: "sessile", %id, %error, "a session in the journal is damaged and was quarantined");
+                    Change::Quarantine { id }
+                }
+                Err(error) => return Err(error),
+            },
+        })
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let now = self.log.now();
+        guarded(self.inner.name(), || pollster::block_on(self.inner.commit(now, changes))).map(drop)
+    }
+
+    /// Removes rows of the store that expired before `due`.
+    fn sweep(&self, due: u64, now: u64) -> Result<(), StoreError> {
+        for _ in 0..SWEEPS {
+            let inner = &self.inner;
+            let swept = guarded(inner.name(), || pollster::block_on(inner.expire(due, now, SWEEP_ROWS)))?;
+            self.expired.fetch_add(swept.removed, Ordering::Relaxed);
+            if !swept.more {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a store call; a panic in it is an error like any other, and leaves what it did unknown.
+fn guarded<T>(name: &'static str, call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Io, name, "it panicked")))
+}

@@ -1,0 +1,447 @@
+//! The log itself: appending frames to the newest segment, making them durable, and beginning a new segment. It
+//! keeps the index in step with what is written. It does not know the store behind the journal.
+//!
+//! Lock order: `syncing`, then `active`, then `generations`, then a shard of the index.
+//!
+//! Invariants
+//! - The index changes under the lock under which the frame was written, so both have one order.
+//! - A failed append leaves nothing behind: the segment is cut back to where it was before anything else is
+//!   appended, because a frame whose writer was told of a failure must not come back after a crash.
+//! - After a failed sync nothing is written any more: what the operating system then holds is unknown, and asking
+//!   it again may answer that all is well (the pages are marked clean).
+
+use std::io;
+use std::sync::Arc;
+
+use super::disk::{Disk, Segment};
+use super::frame::{self, BATCH_FRAME, Header, Kind, Mark, SEGMENT_HEADER, Seed};
+use super::index::{Generation, Place, State, owner_hash};
+use super::{NAME, failed};
+use crate::error::{StoreError, StoreErrorKind};
+use crate::store::row;
+use crate::store::{Change, Row};
+use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
+use crate::token::SessionId;
+
+/// A segment this long is followed by a new one.
+pub(super) const SEGMENT_BYTES: u64 = 32 << 20;
+/// No commit is larger, so that offsets in a segment fit 32 bits.
+const MAX_BATCH: usize = 1 << 30;
+/// Buffers of this size are kept for the next append.
+const KEPT_BUFFER: usize = 1 << 20;
+
+/// The generation that is written and the one that is being drained into the store.
+#[derive(Clone)]
+pub(super) struct Generations {
+    pub(super) current: Arc<Generation>,
+    pub(super) frozen: Option<Arc<Generation>>,
+}
+
+/// The append-only log with its index.
+pub(super) struct Log {
+    disk: Box<dyn Disk>,
+    journal: [u8; 16],
+    segment_bytes: u64,
+    active: Mutex<Active>,
+    generations: RwLock<Generations>,
+    /// One thread syncs at a time; who waits finds its work done.
+    syncing: Mutex<()>,
+    /// Everything before this position is durable.
+    synced: AtomicU64,
+    /// The latest engine time it was told, in ms.
+    now: AtomicU64,
+}
+
+/// The segment that is written.
+struct Active {
+    file: Arc<dyn Segment>,
+    number: u32,
+    seed: Seed,
+    base: u64,
+    /// Where the next frame goes.
+    at: u64,
+    /// Segments with bytes that have not been synced.
+    unsynced: Vec<Arc<dyn Segment>>,
+    /// A segment was created since names were last synced.
+    new_name: bool,
+    /// A write failed half way: the segment must be cut back first.
+    ragged: bool,
+    oldest: u32,
+    buffer: Vec<u8>,
+    /// What the buffer's frames tell the index.
+    told: Vec<(SessionId, u64, State)>,
+    broken: Option<StoreError>,
+}
+
+impl Active {
+    fn end(&self) -> u64 {
+        self.base + self.at
+    }
+}
+
+/// Where a log goes on.
+pub(super) struct Start {
+    pub(super) journal: [u8; 16],
+    pub(super) number: u32,
+    pub(super) base: u64,
+    pub(super) oldest: u32,
+    pub(super) now: u64,
+    pub(super) frozen: Option<Arc<Generation>>,
+}
+
+impl Log {
+    /// Begins a segment behind what was found.
+    pub(super) fn start(disk: Box<dyn Disk>, start: Start, segment_bytes: u64) -> io::Result<Self> {
+        let header =
+            Header { journal: start.journal, number: start.number, base: start.base, now: start.now };
+        let file = begin(&*disk, &header)?;
+        let current = Arc::new(Generation::new());
+        current.add_file(start.number, Arc::clone(&file));
+        let active = Active {
+            unsynced: vec![Arc::clone(&file)],
+            file,
+            number: start.number,
+            seed: header.seed(),
+            base: start.base - SEGMENT_HEADER as u64,
+            at: SEGMENT_HEADER as u64,
+            new_name: true,
+            ragged: false,
+            oldest: start.oldest,
+            buffer: Vec::new(),
+            told: Vec::new(),
+            broken: None,
+        };
+        Ok(Self {
+            disk,
+            journal: start.journal,
+            segment_bytes,
+            active: Mutex::new(active),
+            generations: RwLock::new(Generations { current, frozen: start.frozen }),
+            syncing: Mutex::new(()),
+            synced: AtomicU64::new(start.base),
+            now: AtomicU64::new(start.now),
+        })
+    }
+
+    pub(super) fn generations(&self) -> Generations {
+        self.generations.read().clone()
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_time(&self, now: u64) {
+        if now > self.now() {
+            self.now.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// The error that ended all writing.
+    pub(super) fn broken(&self) -> Option<StoreError> {
+        self.active.lock().broken.clone()
+    }
+
+    /// Appends `changes` in order, so that all of them or none survive a crash of the process from here on.
+    ///
+    /// An insert or an update is written whatever is there: the caller has checked, or alone decides.
+    pub(super) fn append(&self, changes: &[Change]) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let bytes: usize = changes.iter().map(size).sum();
+        if bytes > MAX_BATCH {
+            return Err(StoreError::new(
+                StoreErrorKind::TooLarge,
+                NAME,
+                format!("a commit of {bytes} bytes is larger than {MAX_BATCH}"),
+            ));
+        }
+        let mut guard = self.active.lock();
+        self.ready(&mut guard)?;
+        let active = &mut *guard;
+        active.buffer.clear();
+        active.told.clear();
+        let batch = changes.len() > 1;
+        if batch {
+            active.buffer.resize(BATCH_FRAME, 0);
+        }
+        for change in changes {
+            active.push(change);
+        }
+        if batch {
+            let bytes = (active.buffer.len() - BATCH_FRAME) as u64;
+            let mut head = Vec::with_capacity(BATCH_FRAME);
+            frame::push_batch(&mut head, active.seed, active.at, bytes);
+            active.buffer[..BATCH_FRAME].copy_from_slice(&head);
+        }
+        self.write(active)
+    }
+
+    /// As [`append`](Self::append) of the one change that sets the row of `id`.
+    pub(super) fn append_put(&self, id: &SessionId, row: &Row) -> Result<(), StoreError> {
+        let mut guard = self.active.lock();
+        self.ready(&mut guard)?;
+        let active = &mut *guard;
+        active.buffer.clear();
+        active.told.clear();
+        active.push_put(id, row);
+        self.write(active)
+    }
+
+    /// Sees that a frame may be appended, in a segment with room.
+    fn ready(&self, active: &mut Active) -> Result<(), StoreError> {
+        if let Some(error) = &active.broken {
+            return Err(error.clone());
+        }
+        if active.ragged {
+            active.file.set_len(active.at).map_err(|e| failed("cannot cut a failed write off", e))?;
+            active.ragged = false;
+        }
+        if active.at < self.segment_bytes {
+            return Ok(());
+        }
+        let current = Arc::clone(&self.generations.read().current);
+        self.begin_segment(active, &current)
+    }
+
+    /// Writes the buffer and tells the index.
+    fn write(&self, active: &mut Active) -> Result<(), StoreError> {
+        if let Err(e) = active.file.write_at(active.at, &active.buffer) {
+            active.ragged = true;
+            let error = failed("writing failed", e);
+            if error.kind() != StoreErrorKind::Full {
+                active.broken = Some(error.clone());
+            }
+            return Err(error);
+        }
+        active.at += active.buffer.len() as u64;
+        let current = Arc::clone(&self.generations.read().current);
+        current.add_bytes(active.buffer.len() as u64);
+        for (id, owner, state) in &active.told {
+            current.set(id, *owner, *state);
+        }
+        if active.buffer.capacity() > KEPT_BUFFER {
+            active.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Begins a segment of `generation`.
+    fn begin_segment(&self, active: &mut Active, generation: &Generation) -> Result<(), StoreError> {
+        let Some(number) = active.number.checked_add(1) else {
+            return Err(StoreError::new(
+                StoreErrorKind::TooLarge,
+                NAME,
+                "the numbers of segments are used up",
+            ));
+        };
+        let header = Header { journal: self.journal, number, base: active.end(), now: self.now() };
+        let file = begin(&*self.disk, &header).map_err(|e| failed("cannot begin a segment", e))?;
+        generation.add_file(number, Arc::clone(&file));
+        active.base = active.end() - SEGMENT_HEADER as u64;
+        active.at = SEGMENT_HEADER as u64;
+        active.seed = header.seed();
+        active.number = number;
+        active.unsynced.push(Arc::clone(&file));
+        active.file = file;
+        active.new_name = true;
+        Ok(())
+    }
+
+    /// Makes everything appended until now durable. Returns at once if it is.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let wanted = {
+            let active = self.active.lock();
+            if let Some(error) = &active.broken {
+                return Err(error.clone());
+            }
+            active.end()
+        };
+        if self.synced.load(Ordering::Acquire) >= wanted {
+            return Ok(());
+        }
+        let _one = self.syncing.lock();
+        if self.synced.load(Ordering::Acquire) >= wanted {
+            return Ok(());
+        }
+        let (files, new_name, end) = {
+            let mut guard = self.active.lock();
+            self.ready(&mut guard)?;
+            let active = &mut *guard;
+            active.buffer.clear();
+            active.told.clear();
+            let mark =
+                Mark { synced: self.synced.load(Ordering::Acquire), oldest: active.oldest, now: self.now() };
+            frame::push_mark(&mut active.buffer, active.seed, active.at, &mark);
+            match self.write(active) {
+                // A mark is for the next start's judgement only. What it stands for can be synced without space.
+                Err(error) if error.kind() != StoreErrorKind::Full => return Err(error),
+                _ => {}
+            }
+            (active.unsynced.clone(), active.new_name, active.end())
+        };
+        let synced = files.iter().try_for_each(|file| file.sync());
+        let synced = synced.and_then(|()| if new_name { self.disk.sync() } else { Ok(()) });
+        let mut active = self.active.lock();
+        if let Err(e) = synced {
+            // Whatever the reason: a failed sync leaves unknown what is on the disk.
+            let error = StoreError::new(StoreErrorKind::Io, NAME, "making it durable failed").with_source(e);
+            active.broken = Some(error.clone());
+            return Err(error);
+        }
+        self.synced.store(end, Ordering::Release);
+        active.new_name &= !new_name || active.unsynced.len() > files.len();
+        // The last of them is still written, unless another one has been begun since.
+        active.unsynced.drain(..files.len() - 1);
+        Ok(())
+    }
+
+    /// Freezes the current generation and begins a new one, unless one is frozen already. Returns the frozen one.
+    pub(super) fn freeze(&self) -> Result<Option<Arc<Generation>>, StoreError> {
+        let mut active = self.active.lock();
+        let current = {
+            let generations = self.generations.read();
+            if generations.frozen.is_some() || generations.current.is_empty() {
+                return Ok(generations.frozen.clone());
+            }
+            Arc::clone(&generations.current)
+        };
+        self.ready(&mut active)?;
+        let next = Arc::new(Generation::new());
+        self.begin_segment(&mut active, &next)?;
+        // In one step, so that whoever looks finds every state in one of the two.
+        *self.generations.write() = Generations { current: next, frozen: Some(Arc::clone(&current)) };
+        Ok(Some(current))
+    }
+
+    /// The frozen generation is in the store: says so durably, forgets it and removes its segments, keeping the
+    /// bytes of those in `damaged`.
+    pub(super) fn thaw(&self, damaged: &[u32]) -> Result<(), StoreError> {
+        let Some(frozen) = self.generations.read().frozen.clone() else { return Ok(()) };
+        let segments = frozen.segments();
+        if let Some(last) = segments.iter().max() {
+            let mut active = self.active.lock();
+            active.oldest = active.oldest.max(last.saturating_add(1));
+            // A mark is due even if nothing was appended since the last sync.
+            self.synced.store(self.synced.load(Ordering::Acquire).min(active.end() - 1), Ordering::Release);
+        }
+        self.sync()?;
+        self.generations.write().frozen = None;
+        for number in segments {
+            let gone = if damaged.contains(&number) {
+                self.disk.set_aside(number)
+            } else {
+                self.disk.remove(number)
+            };
+            if let Err(error) = gone {
+                // It is known to be over: the next start removes it.
+                tracing::warn!(store = NAME, number, %error, "a segment of the journal could not be removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the last, empty segment of a journal that has nothing in it.
+    pub(super) fn end(&self) -> Result<(), StoreError> {
+        let mut active = self.active.lock();
+        if active.broken.is_none() {
+            for number in self.generations.read().current.segments() {
+                self.disk.remove(number).map_err(|e| failed("cannot remove a segment", e))?;
+            }
+        }
+        self.disk.sync().map_err(|e| failed("cannot make the removal durable", e))?;
+        active.broken = Some(StoreError::new(StoreErrorKind::Closed, NAME, "the journal was closed"));
+        Ok(())
+    }
+
+    /// Ends all writing, and leaves the segments as they are.
+    pub(super) fn stop(&self) {
+        let mut active = self.active.lock();
+        if active.broken.is_none() {
+            active.broken = Some(StoreError::new(StoreErrorKind::Closed, NAME, "the journal was closed"));
+        }
+    }
+}
+
+impl Active {
+    fn push(&mut self, change: &Change) {
+        match change {
+            Change::Insert { id, row } | Change::Update { id, row, .. } | Change::Put { id, row } => {
+                self.push_put(id, row);
+            }
+            Change::Delete { id } => {
+                self.push_id(Kind::Delete, id);
+                self.told.push((*id, 0, State::Deleted));
+            }
+            Change::Quarantine { id } => {
+                self.push_id(Kind::Quarantine, id);
+                self.told.push((*id, 0, State::Quarantined));
+            }
+            Change::Rekey { from, to, row } => {
+                let start = self.buffer.len();
+                frame::push(&mut self.buffer, self.seed, self.at, Kind::Rekey, |b| {
+                    b.extend_from_slice(from.as_bytes());
+                    b.extend_from_slice(to.as_bytes());
+                    row::append(to.as_bytes(), row, b);
+                });
+                if from != to {
+                    self.told.push((*from, 0, State::Deleted));
+                }
+                self.tell_row(to, row, start + frame::FRAME_HEADER + 64);
+            }
+        }
+    }
+
+    fn push_put(&mut self, id: &SessionId, row: &Row) {
+        let start = self.buffer.len();
+        frame::push(&mut self.buffer, self.seed, self.at, Kind::Put, |b| {
+            b.extend_from_slice(id.as_bytes());
+            row::append(id.as_bytes(), row, b);
+        });
+        self.tell_row(id, row, start + frame::FRAME_HEADER + 32);
+    }
+
+    fn push_id(&mut self, kind: Kind, id: &SessionId) {
+        frame::push(&mut self.buffer, self.seed, self.at, kind, |b| b.extend_from_slice(id.as_bytes()));
+    }
+
+    /// `at` is where the row begins in the buffer.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a segment ends before 4 GiB, and a row before 32 MiB"
+    )]
+    fn tell_row(&mut self, id: &SessionId, row: &Row, at: usize) {
+        let place = Place {
+            segment: self.number,
+            at: (self.at + at as u64) as u32,
+            len: row::encoded_len(row) as u32,
+        };
+        self.told.push((*id, owner_hash(row.owner.as_deref()), State::Row(place)));
+    }
+}
+
+/// Bytes that a change adds to the log, at most.
+fn size(change: &Change) -> usize {
+    let row = match change {
+        Change::Insert { row, .. }
+        | Change::Update { row, .. }
+        | Change::Put { row, .. }
+        | Change::Rekey { row, .. } => row::encoded_len(row),
+        Change::Delete { .. } | Change::Quarantine { .. } => 0,
+    };
+    row + frame::FRAME_HEADER + 64 + 8
+}
+
+/// A new segment with its header.
+fn begin(disk: &dyn Disk, header: &Header) -> io::Result<Arc<dyn Segment>> {
+    let file = disk.create(header.number)?;
+    match file.write_at(0, &header.encode()) {
+        Ok(()) => Ok(file),
+        Err(e) => {
+            // Else the number stays taken, and the next attempt fails for that reason.
+            let _ = disk.remove(header.number);
+            Err(e)
+        }
+    }
+}

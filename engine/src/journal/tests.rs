@@ -1,0 +1,130 @@
+//! The journal as a store, on real files: the conformance suite, restarts, and what is handed on when.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+use std::path::PathBuf;
+
+use pollster::block_on;
+
+use super::*;
+use crate::store::conformance::{Subject, run};
+use crate::store::{MemoryStore, Store};
+
+/// Never by itself.
+const LARGE: Sizes = Sizes { segment_bytes: SEGMENT_BYTES, bytes: u64::MAX / 4, items: usize::MAX / 4 };
+/// Many segments, and a generation that is soon full.
+const SMALL: Sizes = Sizes { segment_bytes: 600, bytes: 4000, items: 5 };
+
+fn open(path: &Path, inner: &MemoryStore, sizes: Sizes) -> Journaled {
+    let disk = Box::new(Directory::open(path).unwrap());
+    Journaled::on_disk(disk, Arc::new(inner.clone()), sizes).unwrap()
+}
+
+fn subject(path: PathBuf, inner: MemoryStore, sizes: Sizes) -> Subject {
+    let store = open(&path, &inner, sizes);
+    Subject::new(store).reopened_by(move || {
+        let again = subject(path.clone(), inner.clone(), sizes);
+        Box::pin(std::future::ready(again))
+    })
+}
+
+fn conforms(sizes: Sizes) {
+    let dir = tempfile::tempdir().unwrap();
+    let n = std::cell::Cell::new(0);
+    block_on(run(async || {
+        n.set(n.get() + 1);
+        subject(dir.path().join(n.get().to_string()), MemoryStore::new(), sizes)
+    }));
+}
+
+#[test]
+fn it_is_a_store_with_everything_in_the_journal() {
+    conforms(LARGE);
+}
+
+#[test]
+fn it_is_a_store_with_many_segments_and_checkpoints() {
+    conforms(SMALL);
+}
+
+fn id(n: u8) -> SessionId {
+    SessionId::from_bytes([n; 32])
+}
+
+fn row(version: u64) -> Row {
+    Row { version, expires_at: 5_000_000, owner: Some("ann".into()), bytes: vec![version as u8; 100] }
+}
+
+fn put(n: u8, version: u64) -> Change {
+    Change::Put { id: id(n), row: row(version) }
+}
+
+fn holds(store: &Journaled, n: u8) -> Option<u64> {
+    block_on(Store::load(store, &id(n))).unwrap().map(|row| {
+        assert_eq!(row, self::row(row.version));
+        row.version
+    })
+}
+
+/// Ends without a checkpoint, as a crash of the process does.
+fn crash(store: Journaled) {
+    store.log.stop();
+    store.closed.store(true, crate::sync::Ordering::Release);
+}
+
+#[test]
+fn what_was_written_survives_a_crash_and_reaches_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let inner = MemoryStore::new();
+    let store = open(&path, &inner, LARGE);
+    store.write(1, &[put(1, 1), put(2, 1), put(3, 1)]).unwrap();
+    assert!(store.put_now(2, &id(1), &row(2)).unwrap());
+    store.write(3, &[Change::Delete { id: id(2) }]).unwrap();
+    store.write(4, &[Change::Rekey { from: id(3), to: id(4), row: row(7) }]).unwrap();
+    crash(store);
+    assert_eq!(inner.len(), 0, "nothing was handed on");
+    for _ in 0..2 {
+        let store = open(&path, &inner, LARGE);
+        assert_eq!([1, 2, 3, 4].map(|n| holds(&store, n)), [Some(2), None, None, Some(7)]);
+        assert_eq!(block_on(Store::list_owner(&store, "ann")).unwrap().len(), 2);
+        assert!(block_on(Store::high_water(&store)).unwrap() >= 3);
+        crash(store);
+    }
+    let store = open(&path, &inner, LARGE);
+    store.checkpoint().unwrap();
+    assert_eq!(inner.len(), 2);
+    assert_eq!([1, 2, 3, 4].map(|n| holds(&store, n)), [Some(2), None, None, Some(7)]);
+    block_on(Store::close(&store)).unwrap();
+    assert!(!Directory::has_segments(&path), "a clean end leaves nothing");
+    assert_eq!(inner.len(), 2);
+}
+
+#[test]
+fn a_delete_outlives_a_checkpoint_that_was_not_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let inner = MemoryStore::new();
+    let store = open(&path, &inner, LARGE);
+    store.write(1, &[put(1, 1)]).unwrap();
+    store.checkpoint().unwrap();
+    assert_eq!(inner.len(), 1);
+    store.write(2, &[put(1, 2)]).unwrap();
+    let frozen = store.log.freeze().unwrap().unwrap();
+    store.write(3, &[Change::Delete { id: id(1) }]).unwrap();
+    assert_eq!(holds(&store, 1), None, "the current generation hides the frozen one");
+    assert_eq!(frozen.len(), 1);
+    crash(store);
+    let store = open(&path, &inner, LARGE);
+    assert_eq!(holds(&store, 1), None);
+    store.checkpoint().unwrap();
+    assert_eq!(inner.len(), 0);
+}
+
+#[test]
+fn two_engines_do_not_share_a_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = Directory::open(dir.path()).unwrap();
+    let error = Directory::open(dir.path()).err().expect("it is locked");
+    assert_eq!(error.kind(), StoreErrorKind::Locked);
+}
