@@ -2,19 +2,25 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use sessile::Engine;
+use sessile::engine::Durability;
 use sessile_bench::cycle::{Work, bare, cycle, populate, with_sessions};
 use sessile_bench::data::Stream;
 
-fn engine() -> (Engine, tempfile::TempDir) {
+fn engine(durability: Durability) -> (Engine, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
-    let engine =
-        Engine::builder().memory_limit(4 << 30).open_redb(dir.path().join("bench.redb")).expect("an engine");
+    let engine = Engine::builder()
+        .durability(durability)
+        .memory_limit(4 << 30)
+        .open_redb(dir.path().join("bench.redb"))
+        .expect("an engine");
     (engine, dir)
 }
 
 fn benches(c: &mut Criterion) {
     let n = std::env::var("SESSILE_BENCH_SESSIONS").ok().and_then(|s| s.parse().ok()).unwrap_or(1_000_000);
-    let (engine, _dir) = engine();
+    let (journaled, _journaled) = engine(Durability::process_crash());
+    let journaled_cookies = populate(&journaled, n.min(1_000));
+    let (engine, _dir) = engine(Durability::eventual());
     let cookies = populate(&engine, n);
     pollster::block_on(engine.flush()).expect("flushed");
 
@@ -34,6 +40,12 @@ fn benches(c: &mut Criterion) {
             let mut service = with_sessions(engine.clone(), work);
             group.bench_function(name, |b| {
                 b.iter(|| cycle(&mut service, cookies[stream.below(population)].clone()));
+            });
+        }
+        if set == "hot" {
+            let mut service = with_sessions(journaled.clone(), Work::Write);
+            group.bench_function("write-process-crash", |b| {
+                b.iter(|| cycle(&mut service, journaled_cookies[stream.below(population)].clone()));
             });
         }
         group.finish();

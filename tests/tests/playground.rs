@@ -463,7 +463,7 @@ fn the_ready_line_says_what_runs() {
     let store = on_file(&dir);
     let server = Server::start(store.clone(), &[]);
     let expected =
-        format!("listening on http://{} store={} durability=eventual(50ms)", server.address(), store.flag());
+        format!("listening on http://{} store={} durability=process(50ms)", server.address(), store.flag());
     assert_eq!(server.ready_line(), expected);
     let server = Server::start(Store::Memory, &["--durability", "power"]);
     assert!(server.ready_line().ends_with(" store=memory durability=power"), "{}", server.ready_line());

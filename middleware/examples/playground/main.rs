@@ -139,6 +139,7 @@ fn open(options: &Options) -> sessile::Result<Engine> {
         .idle_timeout(options.idle)
         .durability(match options.durability {
             DurabilityOption::Eventual => Durability::Eventual { window: WINDOW },
+            DurabilityOption::Process => Durability::ProcessCrash { window: WINDOW },
             DurabilityOption::Power => Durability::PowerLoss,
         })
         .persistent(options.persist)

@@ -12,7 +12,7 @@ use clap::{ArgAction, CommandFactory as _, Parser, ValueEnum};
 use sessile::CookiePolicy;
 use tracing_subscriber::filter::LevelFilter;
 
-/// What an eventual engine may lose in a crash.
+/// How long a write may wait to be durable.
 pub(crate) const WINDOW: Duration = Duration::from_millis(50);
 
 /// Serve the whole session API of sessile over HTTP.
@@ -31,8 +31,9 @@ pub(crate) struct Options {
     /// How long a session lives unused; without it idle sessions live as long as busy ones.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true)]
     pub(crate) idle: Option<Duration>,
-    /// What an answered write survives: `eventual` may lose the last 50 ms, `power` loses nothing.
-    #[arg(long, value_enum, default_value_t = DurabilityOption::Eventual)]
+    /// What an answered write survives: with `eventual` a crash may lose the last 50 ms, with `process` only a loss of
+    /// power may, with `power` nothing is lost.
+    #[arg(long, value_enum, default_value_t = DurabilityOption::Process)]
     pub(crate) durability: DurabilityOption,
     /// Memory for cached sessions: `64MiB`, `1GB`, or bytes.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -112,6 +113,7 @@ impl fmt::Display for StoreOption {
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum DurabilityOption {
     Eventual,
+    Process,
     Power,
 }
 
@@ -119,6 +121,7 @@ impl fmt::Display for DurabilityOption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Eventual => write!(f, "eventual({}ms)", WINDOW.as_millis()),
+            Self::Process => write!(f, "process({}ms)", WINDOW.as_millis()),
             Self::Power => f.write_str("power"),
         }
     }
