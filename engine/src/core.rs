@@ -432,6 +432,10 @@ impl Core {
     }
 
     pub(crate) fn store_works(&self) {
+        // What the journal takes does not say that the store behind it works.
+        if self.journal.as_ref().is_some_and(|journal| journal.in_trouble()) {
+            return;
+        }
         let mut health = self.health.lock();
         if matches!(*health, Health::Degraded { .. }) {
             *health = Health::Ok;

@@ -104,6 +104,15 @@ fn flood(store: &str, engine: &Engine) -> Outcome<()> {
         (0..OWNED).map(|i| create(engine, Some(&format!("user:{i}")))).collect::<Outcome<_>>()?;
     pollster::block_on(engine.flush())?;
 
+    // What a visitor waits when nothing else happens.
+    let calm = AtomicBool::new(false);
+    let idle = std::thread::scope(|scope| {
+        let visitor = scope.spawn(|| visit(engine, &owned, &calm));
+        std::thread::sleep(Duration::from_secs(3));
+        calm.store(true, Ordering::Relaxed);
+        visitor.join().unwrap_or_else(|_| Err("the visitor panicked".into()))
+    })?;
+
     let (made, refused, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let start = Instant::now();
     let times = std::thread::scope(|scope| -> Outcome<Vec<u64>> {
@@ -149,7 +158,7 @@ fn flood(store: &str, engine: &Engine) -> Outcome<()> {
     let (now, most) = resident();
     let grown = (most - before) as f64 / budget() as f64;
     println!(
-        r#"{{"what":"flood","store":"{store}","budget_bytes":{},"created":{},"refused":{},"seconds":{seconds:.1},"per_second":{:.0},"owned_usable":{usable},"owned_of":{OWNED},"rss_before":{before},"rss_now":{now},"rss_most":{most},"rss_grown_by_budget":{grown:.3},"counted_bytes":{},"cached":{},"evicted":{},"owned_read_p50_us":{},"owned_read_p99_us":{},"owned_read_max_us":{}}}"#,
+        r#"{{"what":"flood","store":"{store}","budget_bytes":{},"created":{},"refused":{},"seconds":{seconds:.1},"per_second":{:.0},"owned_usable":{usable},"owned_of":{OWNED},"rss_before":{before},"rss_now":{now},"rss_most":{most},"rss_grown_by_budget":{grown:.3},"counted_bytes":{},"cached":{},"evicted":{},"idle_read_p50_us":{},"idle_read_p99_us":{},"owned_read_p50_us":{},"owned_read_p99_us":{},"owned_read_max_us":{}}}"#,
         budget(),
         made.load(Ordering::Relaxed),
         refused.load(Ordering::Relaxed),
@@ -157,6 +166,8 @@ fn flood(store: &str, engine: &Engine) -> Outcome<()> {
         stats.memory_bytes,
         stats.cached,
         stats.evicted,
+        quantile(&idle, 500),
+        quantile(&idle, 990),
         quantile(&times, 500),
         quantile(&times, 990),
         times.last().copied().unwrap_or(0),

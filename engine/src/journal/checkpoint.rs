@@ -53,6 +53,8 @@ struct Asked {
     /// Rows that expired before the first time are to be removed; the second is engine time.
     sweep: Option<(u64, u64)>,
     trouble: Option<StoreError>,
+    /// Whether `trouble` has come or gone since it was last told.
+    news: bool,
 }
 
 impl Checkpoints {
@@ -71,9 +73,8 @@ impl Checkpoints {
 
     /// Asks for a checkpoint if the journal has become large.
     pub(super) fn look(&self) {
-        let generations = self.log.generations();
-        let current = &generations.current;
-        if current.bytes() < self.sizes.bytes && current.len() < self.sizes.items {
+        let (bytes, items) = self.log.size();
+        if bytes < self.sizes.bytes && items < self.sizes.items {
             return;
         }
         let mut asked = self.asked.lock();
@@ -85,8 +86,8 @@ impl Checkpoints {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        let current = self.log.generations().current;
-        current.bytes() >= 2 * self.sizes.bytes || current.len() >= 2 * self.sizes.items
+        let (bytes, items) = self.log.size();
+        bytes >= 2 * self.sizes.bytes || items >= 2 * self.sizes.items
     }
 
     /// Waits until the journal has room: the store is slower than those who write.
@@ -119,8 +120,22 @@ impl Checkpoints {
         self.expired.swap(0, Ordering::Relaxed)
     }
 
-    pub(super) fn trouble(&self) -> Option<StoreError> {
-        self.asked.lock().trouble.clone()
+    /// Whether the last checkpoint failed.
+    pub(super) fn in_trouble(&self) -> bool {
+        self.asked.lock().trouble.is_some()
+    }
+
+    /// That checkpoints have begun to fail, or work again, since this was last asked.
+    pub(super) fn news(&self) -> Option<Result<(), StoreError>> {
+        let mut asked = self.asked.lock();
+        std::mem::take(&mut asked.news).then(|| asked.trouble.clone().map_or(Ok(()), Err))
+    }
+
+    fn note(&self, result: &Result<(), StoreError>) {
+        let mut asked = self.asked.lock();
+        let trouble = result.as_ref().err().cloned();
+        asked.news |= trouble.is_some() != asked.trouble.is_some();
+        asked.trouble = trouble;
     }
 
     pub(super) fn stop(&self) {
@@ -158,12 +173,18 @@ impl Checkpoints {
                     failures.saturating_add(1)
                 }
             };
-            self.asked.lock().trouble = result.err();
+            self.note(&result);
         }
     }
 
     /// Carries everything that is in the journal now into the store.
     pub(super) fn run_now(&self) -> Result<(), StoreError> {
+        let result = self.carry_all();
+        self.note(&result);
+        result
+    }
+
+    fn carry_all(&self) -> Result<(), StoreError> {
         let mut carrying = self.carrying.lock();
         // What is frozen already, and then what has come since.
         for _ in 0..2 {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{NAME, failed};
 use crate::error::{StoreError, StoreErrorKind};
+use crate::sync::Mutex;
 
 /// A place for numbered segments.
 pub(crate) trait Disk: Send + Sync + 'static {
@@ -23,6 +24,8 @@ pub(crate) trait Disk: Send + Sync + 'static {
     fn set_aside(&self, number: u32) -> io::Result<()>;
     /// Makes names durable.
     fn sync(&self) -> io::Result<()>;
+    /// Lets others have the place. Nothing is asked of it any more.
+    fn release(&self);
 }
 
 /// One file of a [`Disk`].
@@ -43,8 +46,8 @@ const ASIDE: &str = ".damaged";
 /// A directory of mode 0700 with files of mode 0600, locked while it is open.
 pub(crate) struct Directory {
     path: PathBuf,
-    /// Its lock ends when it is closed.
-    _lock: File,
+    /// The lock ends when this is closed.
+    lock: Mutex<Option<File>>,
 }
 
 impl Directory {
@@ -62,7 +65,7 @@ impl Directory {
             .open(path.join("lock"))
             .map_err(|e| error("cannot open the lock of", e))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock: Mutex::new(Some(lock)) }),
             Err(TryLockError::WouldBlock) => Err(StoreError::new(
                 StoreErrorKind::Locked,
                 NAME,
@@ -149,6 +152,10 @@ impl Disk for Directory {
 
     fn sync(&self) -> io::Result<()> {
         sync_directory(&self.path)
+    }
+
+    fn release(&self) {
+        *self.lock.lock() = None;
     }
 }
 

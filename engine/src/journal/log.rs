@@ -54,6 +54,8 @@ pub(super) struct Log {
 
 /// The segment that is written.
 struct Active {
+    /// As in the generations, which change under this lock only.
+    current: Arc<Generation>,
     file: Arc<dyn Segment>,
     number: u32,
     seed: Seed,
@@ -98,6 +100,7 @@ impl Log {
         let current = Arc::new(Generation::new());
         current.add_file(start.number, Arc::clone(&file));
         let active = Active {
+            current: Arc::clone(&current),
             unsynced: vec![Arc::clone(&file)],
             file,
             number: start.number,
@@ -125,6 +128,12 @@ impl Log {
 
     pub(super) fn generations(&self) -> Generations {
         self.generations.read().clone()
+    }
+
+    /// Bytes and sessions in the current generation.
+    pub(super) fn size(&self) -> (u64, usize) {
+        let generations = self.generations.read();
+        (generations.current.bytes(), generations.current.len())
     }
 
     pub(super) fn now(&self) -> u64 {
@@ -201,7 +210,7 @@ impl Log {
         if active.at < self.segment_bytes {
             return Ok(());
         }
-        let current = Arc::clone(&self.generations.read().current);
+        let current = Arc::clone(&active.current);
         self.begin_segment(active, &current)
     }
 
@@ -216,10 +225,9 @@ impl Log {
             return Err(error);
         }
         active.at += active.buffer.len() as u64;
-        let current = Arc::clone(&self.generations.read().current);
-        current.add_bytes(active.buffer.len() as u64);
+        active.current.add_bytes(active.buffer.len() as u64);
         for (id, owner, state) in &active.told {
-            current.set(id, *owner, *state);
+            active.current.set(id, *owner, *state);
         }
         if active.buffer.capacity() > KEPT_BUFFER {
             active.buffer = Vec::new();
@@ -310,6 +318,7 @@ impl Log {
         self.ready(&mut active)?;
         let next = Arc::new(Generation::new());
         self.begin_segment(&mut active, &next)?;
+        active.current = Arc::clone(&next);
         // In one step, so that whoever looks finds every state in one of the two.
         *self.generations.write() = Generations { current: next, frozen: Some(Arc::clone(&current)) };
         Ok(Some(current))
@@ -353,6 +362,11 @@ impl Log {
         self.disk.sync().map_err(|e| failed("cannot make the removal durable", e))?;
         active.broken = Some(StoreError::new(StoreErrorKind::Closed, NAME, "the journal was closed"));
         Ok(())
+    }
+
+    /// Lets others have the place of the segments. To be called when all writing has ended.
+    pub(super) fn release(&self) {
+        self.disk.release();
     }
 
     /// Ends all writing, and leaves the segments as they are.

@@ -202,9 +202,14 @@ impl Journaled {
         self.checkpoints.take_expired()
     }
 
-    /// How the last checkpoint failed, if it did.
-    pub(crate) fn trouble(&self) -> Option<StoreError> {
-        self.checkpoints.trouble()
+    /// Whether the store behind the journal failed at the last checkpoint.
+    pub(crate) fn in_trouble(&self) -> bool {
+        self.checkpoints.in_trouble()
+    }
+
+    /// That the store has begun to fail, or works again, since this was last asked.
+    pub(crate) fn news(&self) -> Option<Result<(), StoreError>> {
+        self.checkpoints.news()
     }
 
     /// Brings all that is in the journal into the store.
@@ -515,6 +520,7 @@ impl Store for Journaled {
             tracing::warn!(target: "sessile", %error, "sessions stay in the journal until the next start");
         }
         let closed = self.inner.close().await;
+        self.log.release();
         ended.and(closed)
     }
 }

@@ -298,8 +298,10 @@ impl Core {
         if let Some(journal) = &self.journal {
             journal.keep_house(now, due);
             self.counters.expired_rows.add(journal.take_expired());
-            if let Some(error) = journal.trouble() {
-                self.commit_failed(&error);
+            match journal.news() {
+                Some(Err(error)) => self.commit_failed(&error),
+                Some(Ok(())) => self.store_works(),
+                None => {}
             }
             return;
         }

@@ -6,4 +6,5 @@
 
 mod failing;
 mod hanging;
+mod journaled;
 mod support;
