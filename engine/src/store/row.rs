@@ -1,6 +1,6 @@
 //! How a [`Row`] is laid out as the value of one key in an embedded file. It owns that layout and its
-//! checksum, and never trusts a byte before the checksum has matched: redb does not verify its pages on
-//! ordinary reads, and a flipped bit must not become a wrong version, expiry time, owner or record.
+//! checksum, and never trusts a byte before the checksum has matched: neither redb nor sled verifies all that it
+//! reads, and a flipped bit must not become a wrong version, expiry time, owner or record.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
