@@ -227,4 +227,84 @@ mod processes {
             assert_eq!(owned, expected.len(), "round {round}: the owner index");
         }
     }
+
+    const FULL: &str = "SESSILE_TEST_FULL";
+
+    /// Commits until the limit on the size of files makes sled fail, and says what came of it.
+    #[test]
+    fn the_one_without_space() {
+        let Some(path) = std::env::var_os(FULL) else { return };
+        let store = SledStore::open(path).unwrap();
+        let error = loop_until_error(&store);
+        // Reads go on, but for pages that the failed batch touched and that are no longer in memory.
+        let read = (0..IDS).filter(|n| match block_on(store.load(&id(*n))) {
+            Ok(row) => row.is_some(),
+            Err(e) => {
+                assert_eq!(e.kind(), StoreErrorKind::Io, "{e}");
+                false
+            }
+        });
+        assert!(read.count() > 0);
+        let again = block_on(store.commit(1, &batch(1))).unwrap_err().kind();
+        block_on(store.close()).unwrap();
+        println!("\nended: {} {:?} {again:?}", error.0, error.1);
+    }
+
+    /// How many commits were acknowledged, and the kind of the error that ended them.
+    fn loop_until_error(store: &SledStore) -> (u32, StoreErrorKind) {
+        for b in 1.. {
+            if let Err(e) = block_on(store.commit(u64::from(b), &batch(b))) {
+                return (b - 1, e.kind());
+            }
+        }
+        unreachable!()
+    }
+
+    /// An I/O error of sled's, for which the limit on the size of files stands in: no commit waits for ever, the store
+    /// is read-only afterwards, and what was acknowledged is there.
+    #[test]
+    fn an_io_error_latches_and_loses_nothing_acknowledged() {
+        for blocks in [4000, 9000, 14_500, 20_001] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("s");
+            let output = Command::new("sh")
+                .arg("-c")
+                .arg(format!(
+                    "trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" --exact processes::the_one_without_space --nocapture"
+                ))
+                .arg(std::env::current_exe().unwrap())
+                .env(FULL, &path)
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            let ended = text.lines().find_map(|line| line.strip_prefix("ended: ")).unwrap_or_else(|| {
+                panic!("{blocks}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
+            });
+            let (acknowledged, kinds) = ended.split_once(' ').unwrap();
+            assert_eq!(kinds, "Io ReadOnly", "{blocks}");
+            let acknowledged: u32 = acknowledged.parse().unwrap();
+            let store = SledStore::open(&path).unwrap();
+            let mut expected = std::collections::BTreeMap::new();
+            for change in (1..=acknowledged).flat_map(batch) {
+                let Change::Put { id, row } = change else { unreachable!() };
+                expected.insert(id, row);
+            }
+            // Rows of the batch that failed may be there, too.
+            let failed: std::collections::BTreeMap<_, _> = batch(acknowledged + 1)
+                .into_iter()
+                .map(|change| {
+                    let Change::Put { id, row } = change else { unreachable!() };
+                    (id, row)
+                })
+                .collect();
+            for n in 0..IDS {
+                let found = block_on(store.load(&id(n))).unwrap();
+                assert!(
+                    found.as_ref() == expected.get(&id(n)) || found.as_ref() == failed.get(&id(n)),
+                    "{blocks}, row {n} after {acknowledged}"
+                );
+            }
+            let _outcomes = block_on(store.commit(1, &batch(acknowledged + 1))).unwrap();
+        }
+    }
 }

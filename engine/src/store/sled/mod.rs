@@ -6,7 +6,7 @@
 //! of our own, because sled's `flush` does not reach the disk on Linux.
 //!
 //! Failure policy. sled may panic on damage, so every call into it is caught. Whatever fails in a write latches the
-//! store: it reads on and writes no more until the directory is opened anew. A batch that failed half way stays in
+//! store: it reads on, as far as sled does, and writes no more until the directory is opened anew. A batch that failed half way stays in
 //! sled's memory, and dropping the database would write the half out; so such a database is never dropped, and its
 //! directory stays locked until the process ends. What cannot be contained: threads of sled's own that panic (they
 //! are shared by all sled databases of the process, which then refuse or wait for ever), and what it prints.
@@ -21,6 +21,11 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Duration;
 
 use sled::{Batch, Tree};
 
@@ -35,6 +40,8 @@ use crate::token::SessionId;
 const NAME: &str = "sled";
 const DEFAULT_CACHE: usize = 64 << 20;
 const MAX_ROW_BYTES: usize = 32 << 20;
+/// How often a flush looks whether it waits in vain.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Writes pass.
 const WRITABLE: u8 = 0;
@@ -56,7 +63,8 @@ const TORN: u8 = 2;
 /// power. Reads may see a commit that is not synced yet.
 ///
 /// # Errors
-/// After any failure of a write the store refuses writes ([`StoreErrorKind::ReadOnly`]) and goes on reading. What the
+/// After any failure of a write the store refuses writes ([`StoreErrorKind::ReadOnly`]) and goes on reading; after an
+/// I/O error within sled, rows beside those of the failed commit may be unreadable ([`Io`](StoreErrorKind::Io)). What the
 /// directory then holds is the last acknowledged commit with none, all, or a part of the one that failed; a lack of
 /// space is no exception. A damaged row is [`Corrupt`](StoreErrorKind::Corrupt) and never a wrong row, but damage to
 /// sled's log can bring back an older state of a row, a deleted one included: sled then skips what it cannot read.
@@ -84,6 +92,28 @@ fn caught<T>(f: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(result) => result.map_err(Failure::Sled),
         Err(_) => Err(Failure::Panicked),
+    }
+}
+
+/// Writes sled's log out, up to what has been applied.
+///
+/// sled's own `flush` can wait for ever: one of the ways in which its threads meet an I/O error notes it without
+/// waking who waits. So a thread of sled's does the waiting, and this one looks for the note now and then.
+fn flush(db: &sled::Db) -> Result<(), sled::Error> {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut flushed = pin!(db.flush_async());
+    loop {
+        if let Poll::Ready(result) = flushed.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return result.map(drop);
+        }
+        db.context.global_error()?;
+        std::thread::park_timeout(LOOK);
     }
 }
 
@@ -184,7 +214,7 @@ impl SledStore {
         applied.map_err(|e| self.latch(TORN, e))?;
         let state = self.state.read();
         let opened = state.as_ref().ok_or_else(|| self.closed())?;
-        caught(|| opened.db.flush().map(drop)).map_err(|e| self.latch(TORN, e))?;
+        caught(|| flush(&opened.db)).map_err(|e| self.latch(TORN, e))?;
         opened.log.sync_data().map_err(|e| self.latch(LATCHED, Failure::Sled(e.into())))
     }
 
@@ -315,6 +345,10 @@ impl Store for SledStore {
         let Some(raw) = self.read(|tree| tables::raw(tree, id.as_bytes()))? else { return Ok(None) };
         match row::decode(id.as_bytes(), &raw) {
             Ok(row) => Ok(Some(row.to_row())),
+            // Half of a row that a failed batch was replacing: not known, rather than damaged.
+            Err(row::Damaged) if self.health.load(Ordering::Acquire) == TORN => {
+                Err(self.error(StoreErrorKind::Io, &format!("the row of {id:?} was being replaced")))
+            }
             Err(row::Damaged) => {
                 Err(self.error(StoreErrorKind::Corrupt, &format!("the row of {id:?} is damaged")))
             }

@@ -108,7 +108,7 @@ impl<'t> Plan<'t> {
                     return Ok(Outcome::Exists);
                 }
                 let old = self.raw(from.as_bytes())?;
-                if !old.is_some_and(|raw| believed(from.as_bytes(), &raw).is_ok()) {
+                if old.is_none_or(|raw| believed(from.as_bytes(), &raw).is_err()) {
                     return Ok(Outcome::Missing);
                 }
                 self.remove(from.as_bytes(), false)?;

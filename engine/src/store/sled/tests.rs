@@ -338,7 +338,7 @@ fn flip_rows() -> (Vec<Vec<Change>>, HashMap<SessionId, Vec<Row>>) {
     let mut written: HashMap<SessionId, Vec<Row>> = HashMap::new();
     let commits = (1..=6).map(|version| {
         let put = |n: u32| {
-            let row = sized(version, 1000 + u64::from(n), if n % 40 == 0 { 9000 } else { 100 });
+            let row = sized(version, 1000 + u64::from(n), if n.is_multiple_of(40) { 9000 } else { 100 });
             written.entry(id(n)).or_default().push(row.clone());
             Change::Put { id: id(n), row }
         };
