@@ -112,10 +112,10 @@ impl Config {
 }
 
 /// More pages than this serve a million sessions no better: their ids are random.
-#[cfg(feature = "redb")]
+#[cfg(any(feature = "redb", feature = "sled"))]
 const LARGEST_PAGE_CACHE: usize = 64 << 20;
 /// Two batches and the pages that their transaction dirties.
-#[cfg(feature = "redb")]
+#[cfg(any(feature = "redb", feature = "sled"))]
 const WRITER_MEMORY: usize = 8 << 20;
 
 /// More sessions between two checkpoints save a store of a million sessions little.
@@ -355,15 +355,45 @@ impl Builder {
     /// ```
     #[cfg(feature = "redb")]
     pub fn open_redb(mut self, path: impl AsRef<std::path::Path>) -> Result<Engine> {
+        let pages = self.carve_pages()?;
+        let path = path.as_ref();
+        let store = crate::store::RedbStore::open_behind_journal(path, pages)?;
+        self.journal.get_or_insert_with(|| crate::journal::beside(path));
+        self.open(store)
+    }
+
+    /// An engine over the sled directory at `path`, which is created (mode 0700) if it does not exist, with its journal
+    /// in the directory `path.journal`: an alternative to [`open_redb`](Self::open_redb), not recommended. See
+    /// [`SledStore`](crate::store::SledStore) for what it does not promise.
+    ///
+    /// # Errors
+    /// As [`open_redb`](Self::open_redb).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use sessile_engine::Engine;
+    ///
+    /// let engine = Engine::builder().open_sled("/var/lib/app/sessions.sled")?;
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
+    #[cfg(feature = "sled")]
+    pub fn open_sled(mut self, path: impl AsRef<std::path::Path>) -> Result<Engine> {
+        let pages = self.carve_pages()?;
+        let path = path.as_ref();
+        let store = crate::store::SledStore::open_behind_journal(path, pages)?;
+        self.journal.get_or_insert_with(|| crate::journal::beside(path));
+        self.open(store)
+    }
+
+    /// Takes the page cache of an embedded store, whose size it returns, and the writer's memory out of the limit.
+    #[cfg(any(feature = "redb", feature = "sled"))]
+    fn carve_pages(&mut self) -> Result<usize> {
         self.check()?;
         let pages = (self.memory_limit / 4).min(LARGEST_PAGE_CACHE);
         self.memory_limit -= pages + (self.memory_limit / 8).min(WRITER_MEMORY);
         self.life.cap_anonymous(self.memory_limit);
         self.check()?;
-        let path = path.as_ref();
-        let store = crate::store::RedbStore::open_behind_journal(path, pages)?;
-        self.journal.get_or_insert_with(|| crate::store::RedbStore::journal_beside(path));
-        self.open(store)
+        Ok(pages)
     }
 
     /// An engine over `store`, which must be [exclusive](crate::store::Capabilities::exclusive) to it.

@@ -29,6 +29,7 @@
 //! | feature | default | what it adds | cost |
 //! |---|---|---|---|
 //! | `redb` | yes | `RedbStore` and `Builder::open_redb` | the redb crate |
+//! | `sled` | no | `SledStore` and `Builder::open_sled`: an alternative, not recommended | the sled crate, frozen since 2021 |
 //! | `conformance` | no | the public test suite for stores, and a store that fails on demand; not covered by semver | none at run time |
 //! | `axum` | no | `Error` as an axum response | axum-core |
 //! | `shuttle` | no | replaces locks and atomics for schedule tests; never enable it in an application | everything |

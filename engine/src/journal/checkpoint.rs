@@ -12,10 +12,8 @@ use crate::store::{Change, DynStore};
 use crate::sync::{AtomicU64, Condvar, Duration, Mutex, Ordering, wait_for};
 use crate::token::SessionId;
 
-/// Changes, and bytes of rows, per commit of the store. The larger, the fewer pages are written twice; but they are
-/// held in memory, and a reader of the store may wait for the end of a commit.
-const CHUNK_CHANGES: usize = 64 << 10;
-const CHUNK_BYTES: usize = 32 << 20;
+/// Memory of a change on its way into the store, besides its row's bytes.
+const CHANGE_BYTES: usize = size_of::<Change>() + 32;
 /// What has been in the journal for this long is due, however little it is.
 const AGE_MS: u64 = 60_000;
 /// Rows that expired are removed this many at a time, and at most this often after one checkpoint.
@@ -207,11 +205,12 @@ impl Checkpoints {
         while let Some(items) = generation.shard_in_order(shard) {
             for (id, state) in items {
                 let change = self.change(generation, id, state)?;
+                bytes += CHANGE_BYTES;
                 if let Change::Put { row, .. } = &change {
                     bytes += row.bytes.len();
                 }
                 changes.push(change);
-                if changes.len() >= CHUNK_CHANGES || bytes >= CHUNK_BYTES {
+                if bytes >= self.sizes.chunk {
                     self.commit(&changes)?;
                     changes.clear();
                     bytes = 0;

@@ -47,15 +47,18 @@ pub(crate) struct Sizes {
     pub(crate) bytes: u64,
     /// Sessions in a generation that make a checkpoint due. Twice as many, or twice the bytes, and writers wait.
     pub(crate) items: usize,
+    /// Bytes of memory for rows on their way into the store. The more, the fewer of its pages are written twice.
+    pub(crate) chunk: usize,
 }
 
 impl Sizes {
-    /// What fits into `memory` bytes of index. Two generations are in memory while one is drained.
+    /// What fits into `memory` bytes. Two generations of the index are in memory while one is drained.
     pub(crate) fn within(memory: usize) -> Self {
         Self {
             segment_bytes: SEGMENT_BYTES,
             bytes: 256 << 20,
             items: (memory / 3 / index::ITEM_BYTES).max(1024),
+            chunk: (memory / 4).clamp(1 << 20, 32 << 20),
         }
     }
 }
@@ -80,6 +83,29 @@ pub(crate) struct Journaled {
     recovery: Recovery,
     closed: crate::sync::AtomicBool,
     thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// Where the journal of an embedded store at `path` is, unless it was put elsewhere.
+#[cfg(any(feature = "redb", feature = "sled"))]
+pub(crate) fn beside(path: &Path) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".journal");
+    name.into()
+}
+
+/// Refuses to have the `store` at `path` used alone while the journal beside it knows more.
+#[cfg(any(feature = "redb", feature = "sled"))]
+pub(crate) fn check_not_ahead(store: &'static str, path: &Path) -> Result<(), StoreError> {
+    let journal = beside(path);
+    if !Directory::has_segments(&journal) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} holds newer states of the sessions in {}; open both with `Builder::open_{store}`",
+        journal.display(),
+        path.display()
+    );
+    Err(StoreError::new(StoreErrorKind::Config, store, message))
 }
 
 /// Where the newest state of a session is.
@@ -155,11 +181,6 @@ impl Journaled {
         })?;
         *self.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(thread);
         Ok(())
-    }
-
-    /// Whether `path` holds a journal with segments, so that a store must not be used without it.
-    pub(crate) fn is_in_use(path: &Path) -> bool {
-        Directory::has_segments(path)
     }
 
     /// What was found at the start.

@@ -11,9 +11,10 @@ use crate::store::conformance::{Subject, run};
 use crate::store::{MemoryStore, Store};
 
 /// Never by itself.
-const LARGE: Sizes = Sizes { segment_bytes: SEGMENT_BYTES, bytes: u64::MAX / 4, items: usize::MAX / 4 };
+const LARGE: Sizes =
+    Sizes { segment_bytes: SEGMENT_BYTES, bytes: u64::MAX / 4, items: usize::MAX / 4, chunk: 1 << 20 };
 /// Many segments, and a generation that is soon full.
-const SMALL: Sizes = Sizes { segment_bytes: 600, bytes: 4000, items: 5 };
+const SMALL: Sizes = Sizes { segment_bytes: 600, bytes: 4000, items: 5, chunk: 500 };
 
 fn open(path: &Path, inner: &MemoryStore, sizes: Sizes) -> Journaled {
     let disk = Box::new(Directory::open(path).unwrap());

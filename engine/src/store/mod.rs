@@ -3,19 +3,25 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod convert;
 #[cfg(any(test, feature = "conformance"))]
 pub mod fault;
 pub(crate) mod memory;
 #[cfg(feature = "redb")]
 mod redb;
 pub(crate) mod row;
+#[cfg(feature = "sled")]
+mod sled;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redb")]
 pub use self::redb::RedbStore;
+#[cfg(feature = "sled")]
+pub use self::sled::SledStore;
 pub use crate::error::{StoreError, StoreErrorKind};
 use crate::token::SessionId;
 
@@ -249,6 +255,41 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// A failure to make earlier commits durable.
     fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// A handle to a store that others read as well, such as [`convert::copy`] while an engine serves. The engine
+/// must stay the only one that writes.
+impl<S: Store> Store for Arc<S> {
+    fn name(&self) -> &'static str {
+        Store::name(&**self)
+    }
+    fn capabilities(&self) -> Capabilities {
+        Store::capabilities(&**self)
+    }
+    async fn high_water(&self) -> Result<u64, StoreError> {
+        Store::high_water(&**self).await
+    }
+    async fn load(&self, id: &SessionId) -> Result<Option<Row>, StoreError> {
+        Store::load(&**self, id).await
+    }
+    async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
+        Store::commit(&**self, now, changes).await
+    }
+    async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, StoreError> {
+        Store::expire(&**self, now, high_water, limit).await
+    }
+    async fn list(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        Store::list(&**self, after, limit).await
+    }
+    async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
+        Store::list_owner(&**self, owner).await
+    }
+    async fn count(&self) -> Result<Option<u64>, StoreError> {
+        Store::count(&**self).await
+    }
+    async fn close(&self) -> Result<(), StoreError> {
+        Store::close(&**self).await
+    }
 }
 
 /// A boxed future of the erased store.

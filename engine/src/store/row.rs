@@ -1,13 +1,13 @@
 //! How a [`Row`] is laid out as the value of one key in an embedded file. It owns that layout and its
-//! checksum, and never trusts a byte before the checksum has matched: redb does not verify its pages on
-//! ordinary reads, and a flipped bit must not become a wrong version, expiry time, owner or record.
+//! checksum, and never trusts a byte before the checksum has matched: neither redb nor sled verifies all that it
+//! reads, and a flipped bit must not become a wrong version, expiry time, owner or record.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::Row;
 
 /// Describes the layout for the file's fingerprint. Any change of the layout changes this text.
-#[cfg(feature = "redb")]
+#[cfg(any(feature = "redb", feature = "sled"))]
 pub(super) const LAYOUT: &str = "check:u64le layout:u8=1 flags:u8(1=owner) owner_len:u8 zero:[u8;5] version:u64le expires_at:u64le owner record";
 
 const LAYOUT_BYTE: u8 = 1;
@@ -46,7 +46,7 @@ fn checksum(id: &[u8; 32], rest: &[u8]) -> u64 {
 
 /// Writes `row` into `out`, replacing what it held. An owner beyond 255 bytes is cut; the stores refuse it
 /// before.
-#[cfg(any(feature = "redb", test))]
+#[cfg(any(feature = "redb", feature = "sled", test))]
 pub(super) fn encode(id: &[u8; 32], row: &Row, out: &mut Vec<u8>) {
     out.clear();
     append(id, row, out);

@@ -28,7 +28,7 @@ use self::format::{Key, OWNERS, SESSIONS};
 use self::open::{For, Opened};
 use super::memory::check_rows;
 use super::{Capabilities, Change, Expired, Listed, Outcome, Row, Store, StoreError, StoreErrorKind, row};
-use crate::journal::Journaled;
+use crate::journal;
 use crate::sync::{AtomicU8, Ordering, RwLock};
 use crate::token::SessionId;
 
@@ -97,26 +97,8 @@ impl RedbStore {
     /// As [`open`](Self::open).
     pub fn open_with_cache(path: impl AsRef<Path>, bytes: usize) -> Result<Self, StoreError> {
         let path = path.as_ref();
-        let journal = Self::journal_beside(path);
-        if Journaled::is_in_use(&journal) {
-            return Err(StoreError::new(
-                StoreErrorKind::Config,
-                NAME,
-                format!(
-                    "{} holds newer states of the sessions in {}; open the file with `Builder::open_redb`",
-                    journal.display(),
-                    path.display()
-                ),
-            ));
-        }
+        journal::check_not_ahead(NAME, path)?;
         Self::open_behind_journal(path, bytes)
-    }
-
-    /// Where the journal of the file at `path` is, unless it was put elsewhere.
-    pub(crate) fn journal_beside(path: &Path) -> PathBuf {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".journal");
-        name.into()
     }
 
     /// As [`open_with_cache`](Self::open_with_cache), for who opens the journal too.
