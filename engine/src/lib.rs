@@ -17,6 +17,7 @@
 //! | look over all of them | [`Engine::iterate`], [`for_each`](Engine::for_each), [`stats`](Engine::stats) |
 //! | bound the memory | [`Builder::memory_limit`], [`anonymous_memory_limit`](Builder::anonymous_memory_limit) |
 //! | be told | [`Observer`] |
+//! | protect what is stored | [`Keyring`] |
 //! | bring a store | [`store::Store`] |
 //! | put another library in front | [`by_id`] |
 //!
@@ -42,6 +43,7 @@ mod ending;
 mod engine;
 mod error;
 mod iterate;
+mod keyring;
 mod observer;
 mod owner;
 pub mod record;
@@ -68,6 +70,7 @@ pub use crate::config::{Builder, Durability};
 pub use crate::engine::{Begin, Engine};
 pub use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
 pub use crate::iterate::Page;
+pub use crate::keyring::{EncodedKey, KEY_BYTES, Key, Keyring, Protection};
 pub use crate::observer::{Event, ExpiredBy, Observer, RevokedBy};
 pub use crate::owner::{OwnerLimit, SessionInfo};
 pub use crate::session::{
