@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::clock::{Clock, duration_ms};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::keyring::Keyring;
 use crate::observer::Observer;
 use crate::owner::OwnerLimit;
 use crate::record::Limits;
@@ -49,6 +50,7 @@ pub(crate) struct Config {
     pub(crate) owner_limit: Option<(usize, OwnerLimit)>,
     pub(crate) background: bool,
     pub(crate) life: life::Life,
+    pub(crate) keyring: Option<Keyring>,
 }
 
 impl Config {
@@ -85,6 +87,7 @@ pub struct Builder {
     owner_limit: Option<(usize, OwnerLimit)>,
     background: bool,
     life: life::Settings,
+    keyring: Option<Keyring>,
     clock: Option<Arc<dyn Clock>>,
     observer: Option<Arc<dyn Observer>>,
 }
@@ -100,6 +103,7 @@ impl Default for Builder {
             owner_limit: None,
             background: true,
             life: life::Settings::default(),
+            keyring: None,
             clock: None,
             observer: None,
         }
@@ -202,6 +206,34 @@ impl Builder {
         self
     }
 
+    /// Seals stored records with a key, so that nobody without it can change, make or (with
+    /// [`Protection::Encrypt`](crate::Protection::Encrypt)) read them. Default: none; damage is detected, forgery
+    /// is not.
+    ///
+    /// Records under a retired key, or without one if the ring accepts that, are sealed anew in the background; see
+    /// [`Engine::rekeying`]. Sessions in memory are in clear, so an [in-memory](Self::in_memory) engine needs no
+    /// keys and uses none. `docs/security.md` says what stays readable, and how keys are rotated.
+    ///
+    /// A record that none of the keys opens is an error of the configuration, not damage: the call that needs the
+    /// session fails with [`StoreErrorKind::Key`](crate::StoreErrorKind::Key), and the record stays as it is. An
+    /// engine whose keys open none of the first stored sessions does not start ([`ErrorKind::Config`]).
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile_engine::{Engine, Key, Keyring, Protection, store::MemoryStore};
+    ///
+    /// # let secret = Key::generate()?.encode();
+    /// // From wherever the application keeps its secrets.
+    /// let key = Key::from_base64url(secret.as_str())?;
+    /// let ring = Keyring::new(Protection::Encrypt, key);
+    /// let engine = Engine::builder().keyring(ring).open(MemoryStore::default())?;
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
+    pub fn keyring(mut self, keyring: Keyring) -> Self {
+        self.keyring = Some(keyring);
+        self
+    }
+
     /// Another source of time, for tests and simulations. Default: the operating system's clocks.
     ///
     /// # Examples
@@ -261,10 +293,11 @@ impl Builder {
 
     /// An engine over the redb file at `path`, which is created (mode 0600) if it does not exist.
     ///
-    /// Opening reads no session: it takes milliseconds however many there are.
+    /// Opening reads the first few sessions to try the keys on them, and no other: it takes milliseconds however many
+    /// there are.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for contradictory settings; [`ErrorKind::Store`] with a
+    /// [`ErrorKind::Config`] for contradictory settings and wrong keys; [`ErrorKind::Store`] with a
     /// [`StoreError`](crate::StoreError) that says whether the file is locked by somebody else, foreign, of a newer
     /// format or unreadable. Such a file is left as it was.
     ///
@@ -289,7 +322,7 @@ impl Builder {
     /// An engine over `store`, which must be [exclusive](crate::store::Capabilities::exclusive) to it.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for contradictory settings or a store that is shared with other processes;
+    /// [`ErrorKind::Config`] for contradictory settings, wrong keys, or a store that is shared with other processes;
     /// [`ErrorKind::Store`] if the store cannot be read.
     ///
     /// # Examples
@@ -314,7 +347,8 @@ impl Builder {
     }
 
     fn build(self, store: Option<Arc<dyn DynStore>>) -> Result<Engine> {
-        let config = self.check()?;
+        let mut config = self.check()?;
+        config.keyring = self.keyring;
         if let (Some(_), Some(store)) = (config.owner_limit, &store)
             && !store.capabilities().by_owner
         {
@@ -373,6 +407,7 @@ impl Builder {
             owner_limit: self.owner_limit,
             background: self.background,
             life: self.life.check(self.memory_limit)?,
+            keyring: None,
         })
     }
 }

@@ -73,6 +73,7 @@ impl Engine {
         };
         let background = config.background;
         let core = Arc::new(Core::new(config, EngineClock::start(clock, floor), store, observer));
+        pollster::block_on(core.check_keys())?;
         let thread = if background {
             let core = core.clone();
             let spawned = std::thread::Builder::new()

@@ -17,7 +17,7 @@
 //! | look over all of them | [`Engine::iterate`], [`for_each`](Engine::for_each), [`stats`](Engine::stats) |
 //! | bound the memory | [`Builder::memory_limit`], [`anonymous_memory_limit`](Builder::anonymous_memory_limit) |
 //! | be told | [`Observer`] |
-//! | protect what is stored | [`Keyring`] |
+//! | protect what is stored | [`Builder::keyring`], [`Keyring`], [`Engine::rekeying`] |
 //! | bring a store | [`store::Store`] |
 //! | put another library in front | [`by_id`] |
 //!
@@ -79,6 +79,7 @@ pub use crate::session::{
 };
 pub use crate::stats::{Health, Stats};
 pub use crate::token::{EncodedToken, ParseSessionIdError, SessionId, Token};
+pub use crate::writer::Rekeying;
 
 /// For types of [`Session::put_archived`]: `#[rkyv(crate = sessile_engine::rkyv)]` (`sessile::engine::rkyv`), or an own
 /// dependency on the same version. Its features that change the layout of archives, such as `unaligned`, change that

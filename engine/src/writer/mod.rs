@@ -7,6 +7,7 @@
 
 mod queue;
 mod renewal;
+mod reseal;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 pub(crate) use self::queue::{Queue, Settled, Work, closed};
 use self::renewal::TakeResult;
 pub(crate) use self::renewal::{Lifetime, Renewal, RenewalWait};
+pub use self::reseal::Rekeying;
+pub(crate) use self::reseal::Reseal;
 use crate::cache::{Amend, EntryRef, Phase, Pick, WriteMode};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, StoreError, StoreErrorKind};
@@ -48,6 +51,8 @@ struct Batch {
     changes: Vec<Change>,
     items: Vec<Item>,
     held: Work,
+    /// A record could not be sealed: nothing of the batch is to be written now.
+    failure: Option<StoreError>,
 }
 
 impl Batch {
@@ -63,7 +68,7 @@ pub(crate) fn run(core: &Core) {
     // How long the writer was away: what it finds waiting may have waited that long already.
     let mut away = Duration::ZERO;
     loop {
-        let (work, epoch, closing) = core.queue.wait(IDLE, core.config.window(), away);
+        let (work, epoch, closing) = core.queue.wait(core.nap().unwrap_or(IDLE), core.config.window(), away);
         let started = core.clock.now_ms();
         let ok = core.write_out(work, epoch);
         core.keep_house();
@@ -114,7 +119,7 @@ impl Core {
         let mut changes = batch.changes;
         let mut items = batch.items;
         let mut again = Work::default();
-        let mut failure: Option<StoreError> = None;
+        let mut failure = batch.failure;
         let mut repeat = false;
         while !changes.is_empty() {
             let take = batch_end(&items);
@@ -184,7 +189,16 @@ impl Core {
                 Pick::Hold => batch.held.dirty.push(entry),
                 Pick::Delete => batch.push(Change::Delete { id }, Item::Tombstone(entry)),
                 Pick::Write(record, mode) => {
-                    let row = self.row(&id, &record);
+                    let row = match self.row(&id, &record) {
+                        Ok(row) => row,
+                        Err(error) => {
+                            if entry.not_written(Amend::Nothing) {
+                                batch.held.dirty.push(entry);
+                            }
+                            batch.failure = Some(error);
+                            continue;
+                        }
+                    };
                     match mode {
                         WriteMode::Insert => batch.push(Change::Insert { id, row }, Item::Write(entry)),
                         WriteMode::Update => {
@@ -279,6 +293,7 @@ impl Core {
             return;
         }
         let Some(store) = &self.store else { return };
+        self.reseal_some(store.as_ref(), now);
         if !self.sweep_is_due(now) {
             return;
         }
