@@ -101,3 +101,51 @@ impl Core {
         self.store.as_ref().map_or("memory", |store| store.name())
     }
 }
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use pollster::block_on;
+
+    use super::*;
+    use crate::store::{MemoryStore, Store};
+    use crate::{Delivery, Engine, Health, Key, Keyring, Protection};
+
+    /// Without random bytes nothing is written that could share a nonce, and nothing is lost.
+    #[test]
+    fn what_cannot_be_sealed_waits_and_is_written_later() {
+        let ring = Keyring::new(Protection::Encrypt, Key::generate().unwrap());
+        let out_of_random = ring.out_of_random.clone();
+        let store = MemoryStore::new();
+        let engine = Engine::builder().keyring(ring).open(store.clone()).unwrap();
+        let session = block_on(engine.session(None)).unwrap();
+        session.put("n", &1).unwrap();
+        let Delivery::Issue(issue) = block_on(session.commit()).unwrap() else { panic!("a token") };
+        block_on(engine.flush()).unwrap();
+        let stored = || block_on(store.load(&issue.token.id())).unwrap();
+        let before = stored();
+
+        out_of_random.store(true, Ordering::Relaxed);
+        session.put("n", &2).unwrap();
+        let error = block_on(engine.flush()).unwrap_err();
+        assert_eq!(error.store_error().unwrap().kind(), StoreErrorKind::Unavailable);
+        assert!(error.is_temporary());
+        assert!(matches!(engine.health(), Health::Degraded { .. }));
+        assert_eq!(stored(), before);
+        let renewing = block_on(engine.session(Some(&issue.token))).unwrap();
+        renewing.renew().unwrap();
+        let error = block_on(renewing.commit()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Store);
+        assert_eq!(session.get::<u64>("n").unwrap(), Some(2));
+
+        out_of_random.store(false, Ordering::Relaxed);
+        // The writer may be at a try that still fails.
+        while block_on(engine.flush()).is_err() {}
+        assert_eq!(engine.health(), Health::Ok);
+        let row = stored().expect("under its old id");
+        let core = engine.core();
+        assert_eq!(core.try_open(&issue.token.id(), &row).unwrap().get("n").unwrap().as_i64(), Some(2));
+        assert_eq!(block_on(store.count()).unwrap(), Some(1));
+    }
+}

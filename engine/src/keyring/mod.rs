@@ -12,6 +12,7 @@ use hmac::Mac;
 
 pub use self::key::{EncodedKey, KEY_BYTES, Key};
 use crate::error::{Error, ErrorKind, Result};
+use crate::token::random_once;
 
 /// Bytes of a nonce of the encrypting envelope.
 pub(crate) const NONCE_BYTES: usize = 24;
@@ -55,12 +56,22 @@ pub struct Keyring {
     active: Key,
     retired: Vec<Key>,
     unkeyed: bool,
+    /// Lets sealing fail, as it does when the operating system gives no random bytes.
+    #[cfg(test)]
+    pub(crate) out_of_random: std::sync::Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Keyring {
     /// A ring whose `active` key seals every record that is written from now on, and opens what it sealed.
     pub fn new(protection: Protection, active: Key) -> Self {
-        Self { protection, active, retired: Vec::new(), unkeyed: false }
+        Self {
+            protection,
+            active,
+            retired: Vec::new(),
+            unkeyed: false,
+            #[cfg(test)]
+            out_of_random: std::sync::Arc::default(),
+        }
     }
 
     /// Also opens what `retired` sealed. The engine seals such records anew with the active key, little by little;
@@ -108,6 +119,15 @@ impl Keyring {
     /// Whether records without a key are opened.
     pub(crate) fn opens_unkeyed(&self) -> bool {
         self.unkeyed
+    }
+
+    /// A nonce, from the operating system's random source.
+    pub(crate) fn nonce(&self) -> Result<[u8; NONCE_BYTES]> {
+        #[cfg(test)]
+        if self.out_of_random.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Random, "no random bytes, as a test asked for"));
+        }
+        random_once()
     }
 
     /// The key with this id.

@@ -13,7 +13,7 @@ use super::layout::{
 use super::seal::{OpenError, common, kind_of};
 use crate::error::Result;
 use crate::keyring::{Key, Keyring, NONCE_BYTES, Protection, TAG_BYTES, WrongTag};
-use crate::token::{SessionId, random_once};
+use crate::token::SessionId;
 
 /// What the tag binds besides the body: header and key id, session id, version. Always as long.
 const ASSOCIATED_LEN: usize = KEYED_PREFIX_LEN + 32 + 8;
@@ -90,7 +90,7 @@ impl Record {
     /// ```
     pub fn seal_with(&self, id: &SessionId, ring: &Keyring) -> Result<Vec<u8>> {
         match ring.protection() {
-            Protection::Encrypt => self.seal_encrypted(id, ring.active(), &random_once()?),
+            Protection::Encrypt => self.seal_encrypted(id, ring.active(), &ring.nonce()?),
             Protection::Authenticate => Ok(self.seal_authenticated(id, ring.active())),
         }
     }

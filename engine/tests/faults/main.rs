@@ -6,4 +6,5 @@
 
 mod failing;
 mod hanging;
+mod keys;
 mod support;
