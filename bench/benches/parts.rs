@@ -1,9 +1,12 @@
-//! The parts of a request: parse, hash, lookup, read, touch, write, commit.
+//! The parts of a request: parse, hash, lookup, read, touch, write, commit; and of the writer and a load: seal, open.
 
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use sessile::{Engine, Token};
+use sessile::engine::record::Record;
+use sessile::engine::store::{MemoryStore, Store};
+use sessile::engine::{Key, Keyring, Protection};
+use sessile::{Engine, SessionId, Token};
 use sessile_bench::cycle::run;
 use sessile_bench::data::{Stream, create, fill};
 
@@ -55,5 +58,32 @@ fn benches(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(parts, benches);
+/// The five-key session as a record, and its id.
+fn record() -> (SessionId, Record) {
+    let store = MemoryStore::new();
+    let engine = Engine::builder().open(store.clone()).expect("an engine");
+    let token = pollster::block_on(create(&engine, 1)).expect("created").expect("a token");
+    pollster::block_on(engine.flush()).expect("flushed");
+    let row = pollster::block_on(store.load(&token.id())).expect("loaded").expect("a row");
+    (token.id(), Record::open(&token.id(), &row.bytes).expect("a record"))
+}
+
+fn seals(c: &mut Criterion) {
+    let (id, record) = record();
+    let mut group = c.benchmark_group("seal");
+    let sealed = record.seal(&id);
+    group.bench_function("unkeyed/seal", |b| b.iter(|| record.seal(black_box(&id))));
+    group.bench_function("unkeyed/open", |b| b.iter(|| Record::open(&id, black_box(&sealed))));
+    for (name, protection) in [("authenticate", Protection::Authenticate), ("encrypt", Protection::Encrypt)] {
+        let ring = Keyring::new(protection, Key::generate().expect("random"));
+        let sealed = record.seal_with(&id, &ring).expect("sealed");
+        group.bench_function(format!("{name}/seal"), |b| b.iter(|| record.seal_with(black_box(&id), &ring)));
+        group.bench_function(format!("{name}/open"), |b| {
+            b.iter(|| Record::open_with(&id, record.version(), black_box(&sealed), &ring));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(parts, benches, seals);
 criterion_main!(parts);

@@ -11,6 +11,7 @@ use crate::clock::{Clock, duration_ms};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journaled;
+use crate::keyring::Keyring;
 use crate::observer::Observer;
 use crate::owner::OwnerLimit;
 use crate::record::Limits;
@@ -84,6 +85,7 @@ pub(crate) struct Config {
     pub(crate) owner_limit: Option<(usize, OwnerLimit)>,
     pub(crate) background: bool,
     pub(crate) life: life::Life,
+    pub(crate) keyring: Option<Keyring>,
 }
 
 impl Config {
@@ -133,6 +135,7 @@ pub struct Builder {
     owner_limit: Option<(usize, OwnerLimit)>,
     background: bool,
     life: life::Settings,
+    keyring: Option<Keyring>,
     clock: Option<Arc<dyn Clock>>,
     observer: Option<Arc<dyn Observer>>,
 }
@@ -149,6 +152,7 @@ impl Default for Builder {
             owner_limit: None,
             background: true,
             life: life::Settings::default(),
+            keyring: None,
             clock: None,
             observer: None,
         }
@@ -254,6 +258,34 @@ impl Builder {
         self
     }
 
+    /// Seals stored records with a key, so that nobody without it can change, make or (with
+    /// [`Protection::Encrypt`](crate::Protection::Encrypt)) read them. Default: none; damage is detected, forgery
+    /// is not.
+    ///
+    /// Records under a retired key, or without one if the ring accepts that, are sealed anew in the background; see
+    /// [`Engine::rekeying`]. Sessions in memory are in clear, so an [in-memory](Self::in_memory) engine needs no
+    /// keys and uses none. `docs/security.md` says what stays readable, and how keys are rotated.
+    ///
+    /// A record that none of the keys opens is an error of the configuration, not damage: the call that needs the
+    /// session fails with [`StoreErrorKind::Key`](crate::StoreErrorKind::Key), and the record stays as it is. An
+    /// engine whose keys open none of the first stored sessions does not start ([`ErrorKind::Config`]).
+    ///
+    /// # Examples
+    /// ```
+    /// use sessile_engine::{Engine, Key, Keyring, Protection, store::MemoryStore};
+    ///
+    /// # let secret = Key::generate()?.encode();
+    /// // From wherever the application keeps its secrets.
+    /// let key = Key::from_base64url(secret.as_str())?;
+    /// let ring = Keyring::new(Protection::Encrypt, key);
+    /// let engine = Engine::builder().keyring(ring).open(MemoryStore::default())?;
+    /// # Ok::<(), sessile_engine::Error>(())
+    /// ```
+    pub fn keyring(mut self, keyring: Keyring) -> Self {
+        self.keyring = Some(keyring);
+        self
+    }
+
     /// Another source of time, for tests and simulations. Default: the operating system's clocks.
     ///
     /// # Examples
@@ -338,11 +370,11 @@ impl Builder {
     /// An engine over the redb file at `path`, which is created (mode 0600) if it does not exist, with its journal in
     /// the directory `path.journal` (or where [`journal`](Self::journal) says).
     ///
-    /// Opening reads no session from the file: it takes milliseconds however many there are. After a crash it reads the
-    /// journal, and after a clean shutdown the journal is empty.
+    /// Opening reads the first few sessions of the file, to try the keys on them, and no other: it takes milliseconds
+    /// however many there are. After a crash it reads the journal, and after a clean shutdown the journal is empty.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for contradictory settings; [`ErrorKind::Store`] with a
+    /// [`ErrorKind::Config`] for contradictory settings and wrong keys; [`ErrorKind::Store`] with a
     /// [`StoreError`](crate::StoreError) that says whether the file is locked by somebody else, foreign, of a newer
     /// format or unreadable. Such a file is left as it was.
     ///
@@ -399,7 +431,7 @@ impl Builder {
     /// An engine over `store`, which must be [exclusive](crate::store::Capabilities::exclusive) to it.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for contradictory settings or a store that is shared with other processes;
+    /// [`ErrorKind::Config`] for contradictory settings, wrong keys, or a store that is shared with other processes;
     /// [`ErrorKind::Store`] if the store cannot be read.
     ///
     /// # Examples
@@ -435,7 +467,8 @@ impl Builder {
             Some(_) => Durability::process_crash(),
             None => Durability::eventual(),
         });
-        let config = self.check()?;
+        let mut config = self.check()?;
+        config.keyring = self.keyring;
         if let (Some(_), Some(store)) = (config.owner_limit, &store)
             && !store.capabilities().by_owner
         {
@@ -493,6 +526,7 @@ impl Builder {
             owner_limit: self.owner_limit,
             background: self.background,
             life: self.life.check(self.memory_limit)?,
+            keyring: None,
         })
     }
 }

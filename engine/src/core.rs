@@ -5,6 +5,7 @@ mod aliases;
 mod follow;
 mod lifetime;
 mod room;
+mod sealing;
 
 use std::sync::Arc;
 
@@ -19,12 +20,12 @@ use crate::observer::{Event, Observer, notify};
 use crate::owner::{Gates, Moving};
 use crate::record::Record;
 use crate::stats::{Counters, Health, Stats};
-use crate::store::{DynStore, Row};
+use crate::store::DynStore;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::token::SessionId;
 use crate::watch::Watches;
 use crate::wheel::Wheel;
-use crate::writer::{Queue, closed};
+use crate::writer::{Queue, Reseal, closed};
 
 /// Everything that all handles of one engine share.
 pub(crate) struct Core {
@@ -47,6 +48,7 @@ pub(crate) struct Core {
     /// Logins under a limit of sessions per owner, one of an owner at a time.
     pub(crate) gates: Gates,
     pub(crate) watches: Watches,
+    pub(crate) reseal: Reseal,
     observer: Option<Arc<dyn Observer>>,
     health: Mutex<Health>,
     /// The store takes no more writes.
@@ -102,6 +104,7 @@ impl Core {
             moving: Moving::default(),
             gates: Gates::new(),
             watches: Watches::new(),
+            reseal: Reseal::default(),
             observer,
             health: Mutex::new(Health::Ok),
             latched: AtomicBool::new(false),
@@ -204,12 +207,7 @@ impl Core {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let record = match Record::open(id, &row.bytes) {
-                Ok(record) => record,
-                Err(error) => {
-                    return Err(self.quarantine(id, &error.to_string()));
-                }
-            };
+            let record = self.open_row(id, &row)?;
             let now = self.clock.now_ms();
             if now >= record.deadline() || now >= stored_idle_end(&record) {
                 return Ok(None);
@@ -358,21 +356,11 @@ impl Core {
     pub(crate) fn write_now(&self, entry: &EntryRef) -> Result<bool> {
         let Some(journal) = &self.journal else { return Ok(false) };
         let now = self.clock.now_ms();
-        let put = |record: &Record| journal.put_now(now, entry.id(), &self.row(entry.id(), record));
+        let put = |record: &Record| journal.put_now(now, entry.id(), &self.row(entry.id(), record)?);
         entry.write_now(put).map_err(|error| {
             self.commit_failed(&error);
             error.into()
         })
-    }
-
-    /// The row that stores `record` under `id`.
-    pub(crate) fn row(&self, id: &SessionId, record: &Record) -> Row {
-        Row {
-            version: record.version(),
-            expires_at: record.deadline().min(stored_idle_end(record)),
-            owner: record.owner().map(Into::into),
-            bytes: record.seal(id),
-        }
     }
 
     // ---- health ----
@@ -476,6 +464,7 @@ impl Core {
             expired_rows: c.expired_rows.get(),
             evicted: c.evicted.get(),
             quarantined: c.quarantined.get(),
+            unopened: c.unopened.get(),
             commits: c.commits.get(),
             committed_changes: c.committed_changes.get(),
             commit_failures: c.commit_failures.get(),

@@ -79,6 +79,7 @@ impl Engine {
         if damaged > 0 {
             core.notify(|| Event::JournalDamaged { gaps: damaged });
         }
+        pollster::block_on(core.check_keys())?;
         let thread = if background {
             let core = core.clone();
             let spawned = std::thread::Builder::new()

@@ -227,6 +227,9 @@ pub enum StoreErrorKind {
     TooLarge,
     /// The store's configuration is wrong.
     Config,
+    /// The row was sealed with a key that the engine was not given, or without one where that is not accepted. The
+    /// row is as it was; see [`Keyring`](crate::Keyring).
+    Key,
     /// The store does not support the operation; see its capabilities.
     Unsupported,
 }

@@ -17,6 +17,7 @@
 //! | look over all of them | [`Engine::iterate`], [`for_each`](Engine::for_each), [`stats`](Engine::stats) |
 //! | bound the memory | [`Builder::memory_limit`], [`anonymous_memory_limit`](Builder::anonymous_memory_limit) |
 //! | be told | [`Observer`] |
+//! | protect what is stored | [`Builder::keyring`], [`Keyring`], [`Engine::rekeying`] |
 //! | bring a store | [`store::Store`] |
 //! | put another library in front | [`by_id`] |
 //!
@@ -44,6 +45,7 @@ mod engine;
 mod error;
 mod iterate;
 mod journal;
+mod keyring;
 mod observer;
 mod owner;
 pub mod record;
@@ -71,6 +73,7 @@ pub use crate::engine::{Begin, Engine};
 pub use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
 pub use crate::iterate::Page;
 pub use crate::journal::Recovery;
+pub use crate::keyring::{EncodedKey, KEY_BYTES, Key, Keyring, Protection};
 pub use crate::observer::{Event, ExpiredBy, Observer, RevokedBy};
 pub use crate::owner::{OwnerLimit, SessionInfo};
 pub use crate::session::{
@@ -79,6 +82,7 @@ pub use crate::session::{
 };
 pub use crate::stats::{Health, Stats};
 pub use crate::token::{EncodedToken, ParseSessionIdError, SessionId, Token};
+pub use crate::writer::Rekeying;
 
 /// For types of [`Session::put_archived`]: `#[rkyv(crate = sessile_engine::rkyv)]` (`sessile::engine::rkyv`), or an own
 /// dependency on the same version. Its features that change the layout of archives, such as `unaligned`, change that

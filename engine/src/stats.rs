@@ -38,6 +38,8 @@ pub struct Stats {
     pub evicted: u64,
     /// Records taken out of service because they failed their integrity check.
     pub quarantined: u64,
+    /// Loads of records that no key of the engine opens. They were refused, and the records left as they are.
+    pub unopened: u64,
     /// Batches committed.
     pub commits: u64,
     /// Changes in them.
@@ -89,6 +91,7 @@ pub(crate) struct Counters {
     pub(crate) expired_rows: Counter,
     pub(crate) evicted: Counter,
     pub(crate) quarantined: Counter,
+    pub(crate) unopened: Counter,
     pub(crate) commits: Counter,
     pub(crate) committed_changes: Counter,
     pub(crate) commit_failures: Counter,

@@ -42,17 +42,25 @@ impl Token {
     /// # Complexity
     /// One system call.
     pub fn generate() -> Result<Self> {
-        #[expect(clippy::disallowed_methods, reason = "the one place where randomness is drawn")]
+        #[expect(clippy::disallowed_methods, reason = "the module where randomness is drawn")]
         Self::generate_with(getrandom::fill)
     }
 
     fn generate_with(fill: impl FnOnce(&mut [u8]) -> Result<(), getrandom::Error>) -> Result<Self> {
         // Filled in place: a copy of the bytes would outlive the token on the stack.
         let mut token = Self([0; TOKEN_BYTES]);
-        fill(&mut token.0).map_err(|e| {
-            Error::new(ErrorKind::Random, "the operating system gave no random bytes").with_source(e)
-        })?;
+        fill(&mut token.0).map_err(no_random)?;
         Ok(token)
+    }
+
+    /// The token with these bytes, drawn elsewhere: for keys, which are 32 secret bytes too.
+    pub(crate) fn from_secret(bytes: &[u8; TOKEN_BYTES]) -> Self {
+        Self(*bytes)
+    }
+
+    /// The secret bytes.
+    pub(crate) fn expose(&self) -> &[u8; TOKEN_BYTES] {
+        &self.0
     }
 
     /// The token written as `text`, or `None` if that is not the canonical form of any token.
@@ -125,6 +133,24 @@ impl Token {
     pub(crate) fn from_bytes(bytes: [u8; TOKEN_BYTES]) -> Self {
         Self(bytes)
     }
+}
+
+/// Bytes that are used once and are no secret: the nonce of a sealed record.
+///
+/// Each call asks the operating system. A buffer of random bytes would save a part of the time that
+/// sealing takes, and hand out the same bytes twice in a process that was forked or a machine that was cloned.
+///
+/// # Errors
+/// [`ErrorKind::Random`] if the operating system gives no random bytes.
+pub(crate) fn random_once<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    #[expect(clippy::disallowed_methods, reason = "the module where randomness is drawn")]
+    getrandom::fill(&mut bytes).map_err(no_random)?;
+    Ok(bytes)
+}
+
+fn no_random(e: getrandom::Error) -> Error {
+    Error::new(ErrorKind::Random, "the operating system gave no random bytes").with_source(e)
 }
 
 impl Drop for Token {

@@ -122,8 +122,8 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
 pub use sessile_engine as engine;
 #[doc(inline)]
 pub use sessile_engine::{
-    Builder, Changed, Conflicts, Delivery, Durability, Ended, Engine, Error, ErrorKind, Event, ExpiredBy,
-    Flash, Health, Issue, Level, Merged, Namespace, Observer, OwnerLimit, Page, ParseLevelError, Result,
-    Revoked, RevokedBy, SessionId, SessionInfo, SessionKey, Snapshot, Stats, Status, StoreError,
-    StoreErrorKind, Token, Transaction, View, value,
+    Builder, Changed, Conflicts, Delivery, Durability, EncodedKey, Ended, Engine, Error, ErrorKind, Event,
+    ExpiredBy, Flash, Health, Issue, Key, Keyring, Level, Merged, Namespace, Observer, OwnerLimit, Page,
+    ParseLevelError, Protection, Rekeying, Result, Revoked, RevokedBy, SessionId, SessionInfo, SessionKey,
+    Snapshot, Stats, Status, StoreError, StoreErrorKind, Token, Transaction, View, value,
 };

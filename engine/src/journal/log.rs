@@ -52,6 +52,18 @@ pub(super) struct Log {
     now: AtomicU64,
 }
 
+/// States of a generation that was the current one, as somebody found them.
+pub(super) struct Seen {
+    pub(super) current: Arc<Generation>,
+    pub(super) states: Vec<(SessionId, Option<State>)>,
+}
+
+impl Seen {
+    fn still_holds(&self, current: &Arc<Generation>) -> bool {
+        Arc::ptr_eq(current, &self.current) && self.states.iter().all(|(id, state)| current.get(id) == *state)
+    }
+}
+
 /// The segment that is written.
 struct Active {
     /// As in the generations, which change under this lock only.
@@ -155,8 +167,14 @@ impl Log {
     ///
     /// An insert or an update is written whatever is there: the caller has checked, or alone decides.
     pub(super) fn append(&self, changes: &[Change]) -> Result<(), StoreError> {
+        self.append_if(changes, None).map(drop)
+    }
+
+    /// As [`append`](Self::append), if nothing that was `seen` has changed. Else nothing is done, and it returns
+    /// `false`.
+    pub(super) fn append_if(&self, changes: &[Change], seen: Option<&Seen>) -> Result<bool, StoreError> {
         if changes.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let bytes: usize = changes.iter().map(size).sum();
         if bytes > MAX_BATCH {
@@ -167,6 +185,9 @@ impl Log {
             ));
         }
         let mut guard = self.active.lock();
+        if seen.is_some_and(|seen| !seen.still_holds(&guard.current)) {
+            return Ok(false);
+        }
         self.ready(&mut guard)?;
         let active = &mut *guard;
         active.buffer.clear();
@@ -184,7 +205,7 @@ impl Log {
             frame::push_batch(&mut head, active.seed, active.at, bytes);
             active.buffer[..BATCH_FRAME].copy_from_slice(&head);
         }
-        self.write(active)
+        self.write(active).map(|()| true)
     }
 
     /// As [`append`](Self::append) of the one change that sets the row of `id`.

@@ -29,12 +29,11 @@ use std::sync::Arc;
 use self::checkpoint::Checkpoints;
 use self::disk::{Directory, Disk};
 use self::index::{Generation, Place, State, owner_hash, shard_of};
-use self::log::{Generations, Log, SEGMENT_BYTES, Start};
+use self::log::{Generations, Log, SEGMENT_BYTES, Seen, Start};
 pub use self::recover::Recovery;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::store::memory::check_rows;
 use crate::store::{Capabilities, Change, DynStore, Expired, Listed, Outcome, Row, Store, row};
-use crate::sync::Mutex;
 use crate::token::SessionId;
 
 const NAME: &str = "journal";
@@ -78,8 +77,6 @@ pub(crate) struct Journaled {
     inner: Arc<dyn DynStore>,
     log: Arc<Log>,
     checkpoints: Arc<Checkpoints>,
-    /// Held from the check of a change until it is in the log, by commits that must check.
-    checking: Mutex<()>,
     recovery: Recovery,
     closed: crate::sync::AtomicBool,
     thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -164,7 +161,6 @@ impl Journaled {
             inner,
             log,
             checkpoints,
-            checking: Mutex::new(()),
             recovery: report,
             closed: crate::sync::AtomicBool::new(false),
             thread: std::sync::Mutex::new(None),
@@ -290,14 +286,17 @@ impl Journaled {
     // ---- commits that must check ----
 
     /// What becomes of each change, given the rows that are there and the changes before it.
-    async fn outcomes(&self, changes: &[Change]) -> Result<(Vec<Outcome>, Vec<Change>), StoreError> {
+    async fn outcomes(&self, changes: &[Change]) -> Result<Checked, StoreError> {
         let generations = self.log.generations();
         let mut versions: HashMap<SessionId, Option<u64>> = HashMap::new();
+        let mut seen = Seen { current: Arc::clone(&generations.current), states: Vec::new() };
         for change in changes {
             for id in ids_of(change) {
                 if versions.contains_key(&id) {
                     continue;
                 }
+                // First, so that a change between the two is noticed.
+                seen.states.push((id, generations.current.get(&id)));
                 let row = match self.look(&generations, &id) {
                     Ok(Some(row)) => Ok(row),
                     Ok(None) => self.inner.load(&id).await,
@@ -344,7 +343,7 @@ impl Journaled {
             }
             outcomes.push(outcome);
         }
-        Ok((outcomes, accepted))
+        Ok(Checked { outcomes, accepted, seen })
     }
 
     fn join(&self) {
@@ -356,6 +355,13 @@ impl Journaled {
             tracing::error!(target: "sessile", "the journal's thread panicked");
         }
     }
+}
+
+/// What becomes of changes, given what was seen.
+struct Checked {
+    outcomes: Vec<Outcome>,
+    accepted: Vec<Change>,
+    seen: Seen,
 }
 
 fn ids_of(change: &Change) -> impl Iterator<Item = SessionId> {
@@ -428,11 +434,18 @@ impl Store for Journaled {
     async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
         self.check_open()?;
         check_rows(NAME, Store::capabilities(self).max_row_bytes, changes)?;
-        let _checking = self.checking.lock();
-        // Blocking, so that the lock is held over no await: embedded stores answer at once.
-        let (outcomes, accepted) = pollster::block_on(self.outcomes(changes))?;
-        self.write(now, &accepted)?;
-        Ok(outcomes)
+        self.log.note_time(now);
+        self.checkpoints.wait_for_room()?;
+        // Who does not check may write meanwhile; then what was found is out of date.
+        let outcomes = loop {
+            let checked = self.outcomes(changes).await?;
+            if self.log.append_if(&checked.accepted, Some(&checked.seen))? {
+                break checked.outcomes;
+            }
+        };
+        let synced = self.log.sync();
+        self.checkpoints.look();
+        synced.map(|()| outcomes)
     }
 
     async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, StoreError> {

@@ -129,3 +129,23 @@ fn two_engines_do_not_share_a_journal() {
     let error = Directory::open(dir.path()).err().expect("it is locked");
     assert_eq!(error.kind(), StoreErrorKind::Locked);
 }
+
+#[test]
+fn a_checked_commit_does_not_overwrite_what_came_after_its_check() {
+    let dir = tempfile::tempdir().unwrap();
+    for freeze in [false, true] {
+        let store = open(&dir.path().join(freeze.to_string()), &MemoryStore::new(), LARGE);
+        store.write(1, &[put(1, 1)]).unwrap();
+        store.checkpoint().unwrap();
+        let again = [Change::Update { id: id(1), expected: 1, row: row(1) }];
+        let checked = block_on(store.outcomes(&again)).unwrap();
+        assert_eq!(checked.outcomes, [Outcome::Done]);
+        assert!(store.put_now(2, &id(1), &row(2)).unwrap());
+        if freeze {
+            store.log.freeze().unwrap();
+        }
+        assert!(!store.log.append_if(&checked.accepted, Some(&checked.seen)).unwrap());
+        assert_eq!(block_on(Store::commit(&store, 3, &again)).unwrap(), [Outcome::Conflict { found: 2 }]);
+        assert_eq!(holds(&store, 1), Some(2));
+    }
+}

@@ -103,18 +103,16 @@ impl Core {
         })
     }
 
-    /// The session in `row`, if it has not expired.
-    fn seen_row(&self, id: &SessionId, row: &Row) -> Option<Seen> {
-        let record = match Record::open(id, &row.bytes) {
+    /// The session in `row`, if it has not expired and is not damaged.
+    fn seen_row(&self, id: &SessionId, row: &Row) -> Result<Option<Seen>> {
+        let record = match self.open_row(id, row) {
             Ok(record) => record,
-            Err(error) => {
-                self.quarantine(id, &error.to_string());
-                return None;
-            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(None),
+            Err(error) => return Err(error),
         };
         let now = self.clock.now_ms();
         let over = now >= record.deadline() || now >= stored_idle_end(&record);
-        (!over).then(|| Seen { id: *id, last_seen: record.last_seen(), record, entry: None })
+        Ok((!over).then(|| Seen { id: *id, last_seen: record.last_seen(), record, entry: None }))
     }
 
     /// A row of a listing that began when the removal counter of its id was `seen`.
@@ -123,7 +121,7 @@ impl Core {
             Known::Here(entry) => Ok(self.seen(&entry)),
             Known::Ghost(old) => Ok(self.seen(&old)),
             Known::Elsewhere if self.cache.removals(&listed.id) == seen => {
-                Ok(self.seen_row(&listed.id, &listed.row))
+                self.seen_row(&listed.id, &listed.row)
             }
             Known::Elsewhere => self.peek(&listed.id).await,
         }
@@ -140,7 +138,7 @@ impl Core {
             }
             let Some(row) = self.row_of(id).await? else { return Ok(None) };
             if matches!(self.know(id), Known::Elsewhere) && self.cache.removals(id) == seen {
-                return Ok(self.seen_row(id, &row));
+                return self.seen_row(id, &row);
             }
         }
         Err(self.keeps_changing())

@@ -42,6 +42,10 @@ impl ByteOrder for rkyv::rend::unaligned::u16_ube {
 }
 /// Envelope kind: the tag is an unkeyed xxh3-64. It detects damage and swapped rows, not forgery.
 pub(crate) const KIND_XXH3: u8 = 0;
+/// Envelope kind: the body is encrypted and authenticated with XChaCha20-Poly1305.
+pub(crate) const KIND_XCHACHA20POLY1305: u8 = 1;
+/// Envelope kind: the tag is a truncated HMAC-SHA-256.
+pub(crate) const KIND_HMAC_SHA256: u8 = 2;
 
 /// Offset of the format version in the envelope.
 pub(crate) const VERSION_AT: usize = 4;
@@ -53,8 +57,13 @@ pub(crate) const KIND_AT: usize = 6;
 pub(crate) const RESERVED_AT: usize = 7;
 /// Offset of the tag; the header before it is covered by the tag.
 pub(crate) const TAG_AT: usize = 8;
-/// Bytes of the envelope's header. The body follows.
+/// Bytes of the unkeyed envelope's header. The body follows.
 pub(crate) const HEADER_LEN: usize = 16;
+
+/// Bytes that the headers of all kinds begin with.
+pub(crate) const COMMON_LEN: usize = 8;
+/// Bytes of a keyed envelope's header before nonce and tag: the common ones and the key id.
+pub(crate) const KEYED_PREFIX_LEN: usize = COMMON_LEN + 4;
 
 /// Bytes of one slot.
 pub(crate) const SLOT_LEN: usize = 8;
@@ -82,7 +91,7 @@ const _: () = {
     assert!(align_of::<ArchivedRoot<'static>>() == BODY_ALIGN);
     assert!(ROOT_LEN.is_multiple_of(BODY_ALIGN) && HEADER_LEN.is_multiple_of(BODY_ALIGN));
     assert!(TAG_AT + size_of::<u64>() == HEADER_LEN);
-    assert!(MAGIC.len() == VERSION_AT);
+    assert!(MAGIC.len() == VERSION_AT && RESERVED_AT + 1 == COMMON_LEN && TAG_AT == COMMON_LEN);
     assert!(MAX_BODY_BYTES < i32::MAX as usize);
     assert!(MAX_OWNER_BYTES < MAX_KEY_BYTES);
 };

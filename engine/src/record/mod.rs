@@ -4,6 +4,7 @@
 
 mod access;
 mod edit;
+mod keyed;
 mod layout;
 mod merge;
 mod seal;
@@ -17,6 +18,7 @@ use std::num::NonZeroU64;
 
 use triomphe::ThinArc;
 
+pub(crate) use self::keyed::is_current;
 use self::layout::ArchivedRoot;
 pub(crate) use self::layout::MAX_BODY_BYTES;
 pub use self::layout::Meta;

@@ -1,13 +1,14 @@
 //! The envelope: the form in which a record leaves the process and in which its bytes come back. A record is
-//! bound to its session's id, and nothing in it is interpreted before the tag over all of it is right.
+//! bound to its session's id, and nothing in it is interpreted before the tag over all of it is right. This file
+//! owns what all kinds share and the unkeyed one; `keyed` owns those with a key.
 
 use std::fmt;
 
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::layout::{
-    FORMAT_VERSION, HEADER_LEN, KIND_AT, KIND_XXH3, LAYOUT_AT, LAYOUT_FINGERPRINT, MAGIC, RESERVED_AT,
-    TAG_AT, VERSION_AT,
+    COMMON_LEN, FORMAT_VERSION, HEADER_LEN, KIND_AT, KIND_HMAC_SHA256, KIND_XCHACHA20POLY1305, KIND_XXH3,
+    LAYOUT_AT, LAYOUT_FINGERPRINT, MAGIC, RESERVED_AT, TAG_AT, VERSION_AT,
 };
 use super::{Record, access, validate};
 use crate::token::SessionId;
@@ -29,8 +30,24 @@ pub enum OpenError {
     Layout,
     /// They were changed, or belong to another session.
     Tag,
+    /// They were sealed with a key that is not at hand. That is a matter of configuration: nothing is known of
+    /// the bytes.
+    UnknownKey {
+        /// The key id found; see [`Key::id`](crate::Key::id).
+        key_id: u32,
+    },
+    /// They were sealed without a key, and the keyring does not accept that. A matter of configuration too.
+    Unkeyed,
     /// The tag is right, but what is inside is no record.
     Structure(&'static str),
+}
+
+impl OpenError {
+    /// Whether the keys at hand are at fault, rather than the bytes.
+    #[must_use]
+    pub fn is_key(&self) -> bool {
+        matches!(self, Self::UnknownKey { .. } | Self::Unkeyed)
+    }
 }
 
 impl fmt::Display for OpenError {
@@ -43,6 +60,12 @@ impl fmt::Display for OpenError {
             }
             Self::Layout => f.write_str("the record has another archive layout or kind of envelope"),
             Self::Tag => f.write_str("the record was damaged or belongs to another session"),
+            Self::UnknownKey { key_id } => {
+                write!(f, "the record was sealed with the key {key_id:08x}, which the engine was not given")
+            }
+            Self::Unkeyed => {
+                f.write_str("the record was sealed without a key, which the keyring does not accept")
+            }
             Self::Structure(what) => write!(f, "the record is malformed: {what}"),
         }
     }
@@ -59,8 +82,34 @@ pub(super) fn tag(id: &SessionId, header: &[u8], body: &[u8]) -> u64 {
     hasher.digest()
 }
 
+/// The bytes that the headers of all kinds begin with.
+pub(super) fn common(kind: u8) -> [u8; COMMON_LEN] {
+    let [a, b, c, d] = MAGIC;
+    [a, b, c, d, FORMAT_VERSION, LAYOUT_FINGERPRINT, kind, 0]
+}
+
+/// The kind of a sealed record that this build can read.
+pub(super) fn kind_of(sealed: &[u8]) -> Result<u8, OpenError> {
+    // The shortest envelope, so that what is shorter is cut and nothing else.
+    let header = sealed.first_chunk::<HEADER_LEN>().ok_or(OpenError::TooShort)?;
+    if header[..VERSION_AT] != MAGIC {
+        return Err(OpenError::Magic);
+    }
+    match header[VERSION_AT] {
+        FORMAT_VERSION => {}
+        found if found > FORMAT_VERSION => return Err(OpenError::NewerFormat { found }),
+        _ => return Err(OpenError::Magic),
+    }
+    let kind = header[KIND_AT];
+    let known = matches!(kind, KIND_XXH3 | KIND_XCHACHA20POLY1305 | KIND_HMAC_SHA256);
+    if header[LAYOUT_AT] != LAYOUT_FINGERPRINT || !known || header[RESERVED_AT] != 0 {
+        return Err(OpenError::Layout);
+    }
+    Ok(kind)
+}
+
 impl Record {
-    /// The record in its envelope, bound to `id`.
+    /// The record in its envelope without a key, bound to `id`. [`seal_with`](Self::seal_with) uses a key.
     ///
     /// # Complexity
     /// One allocation, one copy, one hash.
@@ -68,8 +117,7 @@ impl Record {
     pub fn seal(&self, id: &SessionId) -> Vec<u8> {
         let body = self.body();
         let mut sealed = Vec::with_capacity(HEADER_LEN + body.len());
-        sealed.extend_from_slice(&MAGIC);
-        sealed.extend_from_slice(&[FORMAT_VERSION, LAYOUT_FINGERPRINT, KIND_XXH3, 0]);
+        sealed.extend_from_slice(&common(KIND_XXH3));
         let tag = tag(id, &sealed, body);
         sealed.extend_from_slice(&tag.to_le_bytes());
         sealed.extend_from_slice(body);
@@ -80,30 +128,23 @@ impl Record {
     /// that reading relies on.
     ///
     /// # Errors
-    /// Any difference from what was sealed.
+    /// Any difference from what was sealed; [`OpenError::UnknownKey`] if it was sealed with a key.
     pub fn open(id: &SessionId, sealed: &[u8]) -> Result<Self, OpenError> {
+        if kind_of(sealed)? != KIND_XXH3 {
+            return Err(OpenError::UnknownKey { key_id: super::keyed::key_id(sealed)? });
+        }
         let (header, body) = sealed.split_first_chunk::<HEADER_LEN>().ok_or(OpenError::TooShort)?;
         let (covered, stored_tag) = header.split_at(TAG_AT);
-        if covered[..VERSION_AT] != MAGIC {
-            return Err(OpenError::Magic);
-        }
-        match covered[VERSION_AT] {
-            FORMAT_VERSION => {}
-            found if found > FORMAT_VERSION => return Err(OpenError::NewerFormat { found }),
-            _ => return Err(OpenError::Magic),
-        }
-        if covered[LAYOUT_AT] != LAYOUT_FINGERPRINT
-            || covered[KIND_AT] != KIND_XXH3
-            || covered[RESERVED_AT] != 0
-        {
-            return Err(OpenError::Layout);
-        }
         if tag(id, covered, body).to_le_bytes() != *stored_tag {
             return Err(OpenError::Tag);
         }
-        let record = Self::copy_body(body);
-        let root = access::checked(record.body()).ok_or(OpenError::Structure("the archive is invalid"))?;
-        validate::validate(record.body(), root).map_err(OpenError::Structure)?;
-        Ok(record)
+        Self::copy_body(body).validated()
+    }
+
+    /// This record, if its body is one: the archive's structure, then everything that reading relies on.
+    pub(super) fn validated(self) -> Result<Self, OpenError> {
+        let root = access::checked(self.body()).ok_or(OpenError::Structure("the archive is invalid"))?;
+        validate::validate(self.body(), root).map_err(OpenError::Structure)?;
+        Ok(self)
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of records: every kind of damage, the limits, and the bytes of the format.
 
+mod keyed;
 mod model;
 
 use std::collections::BTreeMap;
@@ -265,7 +266,9 @@ fn foreign_envelopes_are_told_apart() {
     assert_eq!(open_with(VERSION_AT, FORMAT_VERSION + 1), OpenError::NewerFormat { found: 2 });
     assert_eq!(open_with(VERSION_AT, 0), OpenError::Magic);
     assert_eq!(open_with(LAYOUT_AT, 0), OpenError::Layout);
-    assert_eq!(open_with(KIND_AT, 1), OpenError::Layout);
+    assert_eq!(open_with(KIND_AT, 3), OpenError::Layout);
+    // A kind with a key, and no key at hand.
+    assert!(open_with(KIND_AT, 1).is_key() && open_with(KIND_AT, 2).is_key());
     assert_eq!(open_with(RESERVED_AT, 1), OpenError::Layout);
     assert_eq!(open_with(TAG_AT, !sealed[TAG_AT]), OpenError::Tag);
     for len in 0..HEADER_LEN {

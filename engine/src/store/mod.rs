@@ -28,14 +28,16 @@ use crate::token::SessionId;
 /// One stored session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Number of the committed state, from 1; each update raises it.
+    /// Number of the committed state, from 1; each update raises it, except one that brings the same state in other
+    /// bytes (sealed with another key).
     pub version: u64,
     /// When the row may be removed, in ms since the Unix epoch. The engine sets it no earlier than the
     /// session's own expiry, and checks the session's own expiry on every access.
     pub expires_at: u64,
     /// The owner to index the session under, at most 255 bytes.
     pub owner: Option<Box<str>>,
-    /// The sealed record. Opaque; authenticated by the engine, not by the store.
+    /// The sealed record. Opaque; authenticated by the engine, not by the store. With a
+    /// [`Keyring`](crate::Keyring) the seal binds `version`: a store gives back the one it was given.
     pub bytes: Vec<u8>,
 }
 

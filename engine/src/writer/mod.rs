@@ -7,6 +7,7 @@
 
 mod queue;
 mod renewal;
+mod reseal;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 pub(crate) use self::queue::{Queue, Settled, Work, closed};
 use self::renewal::TakeResult;
 pub(crate) use self::renewal::{Lifetime, Renewal, RenewalWait};
+pub use self::reseal::Rekeying;
+pub(crate) use self::reseal::Reseal;
 use crate::cache::{Amend, EntryRef, Phase, Pick, WriteMode};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, StoreError, StoreErrorKind};
@@ -48,6 +51,8 @@ struct Batch {
     changes: Vec<Change>,
     items: Vec<Item>,
     held: Work,
+    /// A record could not be sealed: nothing of the batch is to be written now.
+    failure: Option<StoreError>,
 }
 
 impl Batch {
@@ -63,7 +68,7 @@ pub(crate) fn run(core: &Core) {
     // How long the writer was away: what it finds waiting may have waited that long already.
     let mut away = Duration::ZERO;
     loop {
-        let (work, epoch, closing) = core.queue.wait(IDLE, core.config.window(), away);
+        let (work, epoch, closing) = core.queue.wait(core.nap().unwrap_or(IDLE), core.config.window(), away);
         let started = core.clock.now_ms();
         let ok = core.write_out(work, epoch);
         core.keep_house();
@@ -114,9 +119,9 @@ impl Core {
         let mut changes = batch.changes;
         let mut items = batch.items;
         let mut again = Work::default();
-        let mut failure: Option<StoreError> = None;
+        let mut failure = batch.failure;
         let mut repeat = false;
-        if changes.is_empty() {
+        if changes.is_empty() && failure.is_none() {
             // What was written past the queue waits to be synced.
             failure = self.journal.as_ref().and_then(|journal| journal.write(now, &[]).err());
         }
@@ -188,7 +193,16 @@ impl Core {
                 Pick::Hold => batch.held.dirty.push(entry),
                 Pick::Delete => batch.push(Change::Delete { id }, Item::Tombstone(entry)),
                 Pick::Write(record, mode) => {
-                    let row = self.row(&id, &record);
+                    let row = match self.row(&id, &record) {
+                        Ok(row) => row,
+                        Err(error) => {
+                            if entry.not_written(Amend::Nothing) {
+                                batch.held.dirty.push(entry);
+                            }
+                            batch.failure = Some(error);
+                            continue;
+                        }
+                    };
                     match mode {
                         WriteMode::Insert => batch.push(Change::Insert { id, row }, Item::Write(entry)),
                         WriteMode::Update => {
@@ -292,6 +306,7 @@ impl Core {
             return;
         }
         let Some(store) = &self.store else { return };
+        self.reseal_some(store.as_ref(), now);
         // Rows are removed a while after they expired: by then every touch or extension that was made in time has
         // been written, and a clock that was set wrongly has probably been set right.
         let due = now.saturating_sub(Self::SWEEP_GRACE_MS);

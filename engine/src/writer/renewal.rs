@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::cache::EntryRef;
 use crate::core::Core;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::record::Record;
 use crate::store::{Change, Row};
 use crate::sync::Mutex;
@@ -89,7 +89,7 @@ impl Renewal {
         record.with_meta(&meta)
     }
 
-    fn row(&self, core: &Core, record: &Record, now: u64) -> Row {
+    fn row(&self, core: &Core, record: &Record, now: u64) -> Result<Row, StoreError> {
         core.row(&self.new_id, &self.moved(core, record, now, 1))
     }
 
@@ -100,7 +100,16 @@ impl Renewal {
         let waker = waker.take();
         match self.old.take_for_renewal(now) {
             Ok(Some(taken)) => {
-                let row = self.row(core, &taken.record, now);
+                let row = match self.row(core, &taken.record, now) {
+                    Ok(row) => row,
+                    Err(error) => {
+                        self.old.abort_renewal(&core.queue);
+                        *state = State::Failed(error.into());
+                        drop(state);
+                        wake(waker);
+                        return TakeResult::Skip;
+                    }
+                };
                 core.moving.begin(self.new_id, self.old.clone());
                 *state = State::Taken(taken.record, waker);
                 TakeResult::Change(if taken.stored {

@@ -7,4 +7,5 @@
 mod failing;
 mod hanging;
 mod journaled;
+mod keys;
 mod support;

@@ -29,6 +29,19 @@ pub(super) async fn update_replaces_at_the_right_version(s: Subject) {
     s.holds(id(1), Some(&row(9))).await;
 }
 
+/// A row that is sealed anew keeps its version: it is the same state in other bytes.
+pub(super) async fn update_to_the_same_version_replaces_the_bytes(s: Subject) {
+    let mut anew = owned(5, "a");
+    s.done(&[insert(1, anew.clone())]).await;
+    anew.bytes.reverse();
+    anew.bytes.push(7);
+    s.done(&[update(1, 5, anew.clone())]).await;
+    s.holds(id(1), Some(&anew)).await;
+    s.owns("a", &[id(1)]).await;
+    s.counts(1).await;
+    s.commit(&[update(1, 4, row(5))], &[Outcome::Conflict { found: 5 }]).await;
+}
+
 pub(super) async fn update_reports_another_version(s: Subject) {
     s.done(&[insert(1, row(5))]).await;
     s.commit(&[update(1, 4, row(6))], &[Outcome::Conflict { found: 5 }]).await;

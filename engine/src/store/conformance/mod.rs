@@ -67,6 +67,7 @@ static CASES: &[Case] = cases! {
         insert_adds_a_row
         insert_never_overwrites
         update_replaces_at_the_right_version
+        update_to_the_same_version_replaces_the_bytes
         update_reports_another_version
         update_of_a_missing_row_adds_nothing
         update_never_resurrects
