@@ -56,8 +56,8 @@ impl Sizes {
         Self {
             segment_bytes: SEGMENT_BYTES,
             bytes: 256 << 20,
-            items: (memory / 3 / index::ITEM_BYTES).max(1024),
-            chunk: (memory / 4).clamp(1 << 20, 32 << 20),
+            items: (memory / 4 / index::ITEM_BYTES).max(1024),
+            chunk: (memory / 4).saturating_sub(2 << 20).clamp(256 << 10, 32 << 20),
         }
     }
 }
