@@ -127,6 +127,7 @@ impl Journaled {
             base: found.end,
             oldest: found.oldest,
             now: found.now,
+            synced: found.synced,
             frozen,
         };
         let log =
