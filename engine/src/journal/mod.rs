@@ -13,11 +13,19 @@
 //! more, which changes nothing.
 
 mod checkpoint;
+#[cfg(test)]
+mod corruption_tests;
+#[cfg(test)]
+mod crash_tests;
 mod disk;
+#[cfg(test)]
+mod fault_tests;
 mod frame;
 mod index;
 mod log;
 mod recover;
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tests;
 
