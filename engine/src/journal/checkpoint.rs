@@ -188,6 +188,9 @@ impl Checkpoints {
         for _ in 0..2 {
             let was_frozen = self.log.generations().frozen.is_some();
             let Some(frozen) = self.log.freeze()? else { return Ok(()) };
+            // The store must never be ahead of what the journal holds after a loss of power: older states in the
+            // journal would hide a part of the newer ones in the store.
+            self.log.sync()?;
             self.carry(&frozen)?;
             self.log.thaw(&carrying.damaged)?;
             carrying.damaged.clear();

@@ -55,9 +55,9 @@ impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let error = |what: &str, e: io::Error| failed(&format!("{what} {}", path.display()), e);
         match create_private(path) {
-            Ok(()) => sync_parent(path).map_err(|e| error("cannot make durable", e))?,
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(error("cannot create", e)),
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(error("cannot create", e)),
+            // Who created it may have been killed before its name was durable.
+            _ => sync_parent(path).map_err(|e| error("cannot make durable", e))?,
         }
         let lock = options()
             .create(true)

@@ -21,6 +21,9 @@ pub(super) const MAX_FRAME: usize = MAX_ROW + 4096;
 /// Largest sealed record.
 pub(super) const MAX_ROW: usize = 32 << 20;
 
+/// No segment begins behind this position.
+const MAX_POSITION: u64 = 1 << 62;
+
 /// What a frame says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -35,7 +38,8 @@ pub(super) enum Kind {
     Quarantine = 4,
     /// `synced oldest now`: see [`Mark`].
     Mark = 5,
-    /// `bytes`: the frames in that many bytes after this one count all together or not at all.
+    /// `bytes check`: the frames in that many bytes after this one count all together or not at all. The checksum is
+    /// over all of them: after a failed attempt and a crash, frames of two attempts may lie behind each other.
     Batch = 6,
 }
 
@@ -113,6 +117,8 @@ impl Header {
             let journal = at.array()?;
             Some(Self { journal, number, base: at.u64()?, now: at.u64()? })
         })()
+        // So that no sum of a position and a length overflows.
+        .filter(|header| (SEGMENT_HEADER as u64..=MAX_POSITION).contains(&header.base))
         .ok_or(BadHeader::Damaged)
     }
 
@@ -182,10 +188,14 @@ pub(super) fn push_mark(buffer: &mut Vec<u8>, seed: Seed, at: u64, mark: &Mark) 
 }
 
 /// Bytes of a [`Kind::Batch`] frame.
-pub(super) const BATCH_FRAME: usize = FRAME_HEADER + 8;
+pub(super) const BATCH_FRAME: usize = FRAME_HEADER + 16;
 
-pub(super) fn push_batch(buffer: &mut Vec<u8>, seed: Seed, at: u64, bytes: u64) {
-    push(buffer, seed, at, Kind::Batch, |b| b.extend_from_slice(&bytes.to_le_bytes()));
+/// Adds the frame that `frames` are to follow.
+pub(super) fn push_batch(buffer: &mut Vec<u8>, seed: Seed, at: u64, frames: &[u8]) {
+    push(buffer, seed, at, Kind::Batch, |b| {
+        b.extend_from_slice(&(frames.len() as u64).to_le_bytes());
+        b.extend_from_slice(&xxh3_64(frames).to_le_bytes());
+    });
 }
 
 /// A frame whose checksum is right.
@@ -205,7 +215,22 @@ pub(super) enum Told<'a> {
     Rekey { from: SessionId, to: SessionId, row: &'a [u8], row_at: usize },
     Quarantine { id: SessionId },
     Mark(Mark),
-    Batch(u64),
+    Batch(Batch),
+}
+
+/// What belongs together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Batch {
+    pub(super) bytes: u64,
+    check: u64,
+}
+
+impl Batch {
+    /// The frames of the batch, in the segment `segment` behind the frame that ends at `at`.
+    pub(super) fn frames<'a>(&self, segment: &'a [u8], at: usize) -> Option<&'a [u8]> {
+        let frames = segment.get(at..)?.get(..usize::try_from(self.bytes).ok()?)?;
+        (xxh3_64(frames) == self.check).then_some(frames)
+    }
 }
 
 impl<'a> Frame<'a> {
@@ -242,7 +267,7 @@ impl<'a> Frame<'a> {
                 at.array::<4>()?;
                 Told::Mark(Mark { synced, oldest, now: at.u64()? })
             }
-            Kind::Batch => Told::Batch(at.u64()?),
+            Kind::Batch => Told::Batch(Batch { bytes: at.u64()?, check: at.u64()? }),
         })
     }
 }

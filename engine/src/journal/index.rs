@@ -109,6 +109,13 @@ impl Generation {
         self.files.lock().iter().find(|(n, _)| *n == number).map(|(_, f)| Arc::clone(f))
     }
 
+    /// Its files in the order of their numbers.
+    pub(super) fn files_in_order(&self) -> Vec<Arc<dyn Segment>> {
+        let mut files = self.files.lock().clone();
+        files.sort_unstable_by_key(|(number, _)| *number);
+        files.into_iter().map(|(_, file)| file).collect()
+    }
+
     pub(super) fn segments(&self) -> Vec<u32> {
         self.files.lock().iter().map(|(n, _)| *n).collect()
     }

@@ -27,6 +27,8 @@ use crate::token::SessionId;
 pub(super) const SEGMENT_BYTES: u64 = 32 << 20;
 /// No commit is larger, so that offsets in a segment fit 32 bits.
 const MAX_BATCH: usize = 1 << 30;
+/// No segment is longer.
+pub(super) const MAX_SEGMENT: u64 = SEGMENT_BYTES + MAX_BATCH as u64 + frame::MAX_FRAME as u64;
 /// Buffers of this size are kept for the next append.
 const KEPT_BUFFER: usize = 1 << 20;
 
@@ -91,6 +93,15 @@ impl Active {
     fn end(&self) -> u64 {
         self.base + self.at
     }
+
+    /// The error that `e` is. Whatever is not mere lack of space ends all writing.
+    fn fails(&mut self, what: &str, e: io::Error) -> StoreError {
+        let error = failed(what, e);
+        if error.kind() != StoreErrorKind::Full {
+            self.broken = Some(error.clone());
+        }
+        error
+    }
 }
 
 /// Where a log goes on.
@@ -100,6 +111,9 @@ pub(super) struct Start {
     pub(super) base: u64,
     pub(super) oldest: u32,
     pub(super) now: u64,
+    /// Everything before this position is known to be durable.
+    pub(super) synced: u64,
+    /// What was found.
     pub(super) frozen: Option<Arc<Generation>>,
 }
 
@@ -108,12 +122,30 @@ impl Log {
     pub(super) fn start(disk: Box<dyn Disk>, start: Start, segment_bytes: u64) -> io::Result<Self> {
         let header =
             Header { journal: start.journal, number: start.number, base: start.base, now: start.now };
+        // Nothing has ever been synced: a loss of power could leave frames and no header at all, which is what damage
+        // looks like.
+        let is_new = start.synced <= SEGMENT_HEADER as u64;
+        if is_new {
+            // What was removed by who was killed then must not come back beside a journal of another identity.
+            disk.sync()?;
+        }
         let file = begin(&*disk, &header)?;
+        if is_new {
+            for found in start.frozen.iter().flat_map(|found| found.files_in_order()) {
+                found.sync()?;
+            }
+            file.sync()?;
+            disk.sync()?;
+        }
         let current = Arc::new(Generation::new());
         current.add_file(start.number, Arc::clone(&file));
+        // A process that was killed may have written what it did not sync, so that it is only found until the power
+        // is lost.
+        let mut unsynced = start.frozen.as_ref().map_or_else(Vec::new, |found| found.files_in_order());
+        unsynced.push(Arc::clone(&file));
         let active = Active {
             current: Arc::clone(&current),
-            unsynced: vec![Arc::clone(&file)],
+            unsynced,
             file,
             number: start.number,
             seed: header.seed(),
@@ -133,7 +165,7 @@ impl Log {
             active: Mutex::new(active),
             generations: RwLock::new(Generations { current, frozen: start.frozen }),
             syncing: Mutex::new(()),
-            synced: AtomicU64::new(start.base),
+            synced: AtomicU64::new(start.synced),
             now: AtomicU64::new(start.now),
         })
     }
@@ -200,9 +232,8 @@ impl Log {
             active.push(change);
         }
         if batch {
-            let bytes = (active.buffer.len() - BATCH_FRAME) as u64;
             let mut head = Vec::with_capacity(BATCH_FRAME);
-            frame::push_batch(&mut head, active.seed, active.at, bytes);
+            frame::push_batch(&mut head, active.seed, active.at, &active.buffer[BATCH_FRAME..]);
             active.buffer[..BATCH_FRAME].copy_from_slice(&head);
         }
         self.write(active).map(|()| true)
@@ -225,7 +256,8 @@ impl Log {
             return Err(error.clone());
         }
         if active.ragged {
-            active.file.set_len(active.at).map_err(|e| failed("cannot cut a failed write off", e))?;
+            let cut = active.file.set_len(active.at);
+            cut.map_err(|e| active.fails("cannot cut a failed write off", e))?;
             active.ragged = false;
         }
         if active.at < self.segment_bytes {
@@ -239,11 +271,7 @@ impl Log {
     fn write(&self, active: &mut Active) -> Result<(), StoreError> {
         if let Err(e) = active.file.write_at(active.at, &active.buffer) {
             active.ragged = true;
-            let error = failed("writing failed", e);
-            if error.kind() != StoreErrorKind::Full {
-                active.broken = Some(error.clone());
-            }
-            return Err(error);
+            return Err(active.fails("writing failed", e));
         }
         active.at += active.buffer.len() as u64;
         active.current.add_bytes(active.buffer.len() as u64);
@@ -266,7 +294,7 @@ impl Log {
             ));
         };
         let header = Header { journal: self.journal, number, base: active.end(), now: self.now() };
-        let file = begin(&*self.disk, &header).map_err(|e| failed("cannot begin a segment", e))?;
+        let file = begin(&*self.disk, &header).map_err(|e| active.fails("cannot begin a segment", e))?;
         generation.add_file(number, Arc::clone(&file));
         active.base = active.end() - SEGMENT_HEADER as u64;
         active.at = SEGMENT_HEADER as u64;
@@ -280,6 +308,11 @@ impl Log {
 
     /// Makes everything appended until now durable. Returns at once if it is.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
+        self.sync_with(false)
+    }
+
+    /// As [`sync`](Self::sync); with `mark` it also insists on a new mark.
+    fn sync_with(&self, mark: bool) -> Result<(), StoreError> {
         let wanted = {
             let active = self.active.lock();
             if let Some(error) = &active.broken {
@@ -287,25 +320,19 @@ impl Log {
             }
             active.end()
         };
-        if self.synced.load(Ordering::Acquire) >= wanted {
+        let is_done = || !mark && self.synced.load(Ordering::Acquire) >= wanted;
+        if is_done() {
             return Ok(());
         }
         let _one = self.syncing.lock();
-        if self.synced.load(Ordering::Acquire) >= wanted {
+        if is_done() {
             return Ok(());
         }
         let (files, new_name, end) = {
-            let mut guard = self.active.lock();
-            self.ready(&mut guard)?;
-            let active = &mut *guard;
-            active.buffer.clear();
-            active.told.clear();
-            let mark =
-                Mark { synced: self.synced.load(Ordering::Acquire), oldest: active.oldest, now: self.now() };
-            frame::push_mark(&mut active.buffer, active.seed, active.at, &mark);
-            match self.write(active) {
+            let mut active = self.active.lock();
+            match self.mark(&mut active) {
                 // A mark is for the next start's judgement only. What it stands for can be synced without space.
-                Err(error) if error.kind() != StoreErrorKind::Full => return Err(error),
+                Err(error) if mark || error.kind() != StoreErrorKind::Full => return Err(error),
                 _ => {}
             }
             (active.unsynced.clone(), active.new_name, active.end())
@@ -324,6 +351,17 @@ impl Log {
         // The last of them is still written, unless another one has been begun since.
         active.unsynced.drain(..files.len() - 1);
         Ok(())
+    }
+
+    /// Appends a mark.
+    fn mark(&self, active: &mut Active) -> Result<(), StoreError> {
+        self.ready(active)?;
+        active.buffer.clear();
+        active.told.clear();
+        let mark =
+            Mark { synced: self.synced.load(Ordering::Acquire), oldest: active.oldest, now: self.now() };
+        frame::push_mark(&mut active.buffer, active.seed, active.at, &mark);
+        self.write(active)
     }
 
     /// Freezes the current generation and begins a new one, unless one is frozen already. Returns the frozen one.
@@ -348,17 +386,16 @@ impl Log {
     /// The frozen generation is in the store: says so durably, forgets it and removes its segments, keeping the
     /// bytes of those in `damaged`.
     pub(super) fn thaw(&self, damaged: &[u32]) -> Result<(), StoreError> {
-        let Some(frozen) = self.generations.read().frozen.clone() else { return Ok(()) };
-        let segments = frozen.segments();
-        if let Some(last) = segments.iter().max() {
+        let Generations { current, frozen: Some(frozen) } = self.generations() else { return Ok(()) };
+        {
             let mut active = self.active.lock();
-            active.oldest = active.oldest.max(last.saturating_add(1));
-            // A mark is due even if nothing was appended since the last sync.
-            self.synced.store(self.synced.load(Ordering::Acquire).min(active.end() - 1), Ordering::Release);
+            active.oldest = current.segments().into_iter().min().unwrap_or(active.oldest);
         }
-        self.sync()?;
+        // Without it a start that finds some of the segments, because their removal did not last, would bring older
+        // states back.
+        self.sync_with(true)?;
         self.generations.write().frozen = None;
-        for number in segments {
+        for number in frozen.segments() {
             let gone = if damaged.contains(&number) {
                 self.disk.set_aside(number)
             } else {
@@ -372,15 +409,37 @@ impl Log {
         Ok(())
     }
 
-    /// Removes the last, empty segment of a journal that has nothing in it.
+    /// Removes the segments of a journal that has nothing in it, and ends all writing.
+    ///
+    /// One step after the other, so that no crash leaves a segment without those that say that it is over.
     pub(super) fn end(&self) -> Result<(), StoreError> {
+        let is_empty = || {
+            let Generations { current, frozen } = self.generations();
+            current.is_empty() && frozen.is_none()
+        };
+        let durable = || self.disk.sync().map_err(|e| failed("cannot make a removal durable", e));
+        let remove = |number| self.disk.remove(number).map_err(|e| failed("cannot remove a segment", e));
+        if self.generations().current.segments().len() > 1 && is_empty() {
+            let mut active = self.active.lock();
+            self.ready(&mut active)?;
+            active.oldest = active.number;
+            drop(active);
+            self.sync_with(true)?;
+        }
+        durable()?;
         let mut active = self.active.lock();
         if active.broken.is_none() {
-            for number in self.generations.read().current.segments() {
-                self.disk.remove(number).map_err(|e| failed("cannot remove a segment", e))?;
+            if !is_empty() {
+                // Something was written since the last checkpoint. The next start hands it on.
+                drop(active);
+                return self.sync();
             }
+            let before = self.generations().current.segments().into_iter().filter(|n| *n != active.number);
+            before.map(remove).collect::<Result<(), _>>()?;
+            durable()?;
+            remove(active.number)?;
+            durable()?;
         }
-        self.disk.sync().map_err(|e| failed("cannot make the removal durable", e))?;
         active.broken = Some(StoreError::new(StoreErrorKind::Closed, NAME, "the journal was closed"));
         Ok(())
     }

@@ -13,11 +13,19 @@
 //! more, which changes nothing.
 
 mod checkpoint;
+#[cfg(test)]
+mod corruption_tests;
+#[cfg(test)]
+mod crash_tests;
 mod disk;
+#[cfg(test)]
+mod fault_tests;
 mod frame;
 mod index;
 mod log;
 mod recover;
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tests;
 
@@ -150,6 +158,7 @@ impl Journaled {
             base: found.end,
             oldest: found.oldest,
             now: found.now,
+            synced: found.synced,
             frozen,
         };
         let log =

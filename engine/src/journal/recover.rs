@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::disk::{Disk, Segment};
 use super::frame::{BadHeader, Frame, Header, Mark, SEGMENT_HEADER, Seed, Told};
 use super::index::{Generation, Place, State, owner_hash};
+use super::log::MAX_SEGMENT;
 use super::{NAME, failed};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::store::row;
@@ -42,13 +43,18 @@ pub(super) struct Found {
     pub(super) end: u64,
     pub(super) oldest: u32,
     pub(super) now: u64,
+    /// Everything before this position is durable. What is behind it was found, but may never have been synced.
+    pub(super) synced: u64,
     pub(super) generation: Generation,
     /// Segments whose bytes are to be kept.
     pub(super) damaged: Vec<u32>,
     pub(super) report: Recovery,
 }
 
-/// A segment with its bytes.
+/// Where the frames of a new journal begin.
+const FIRST: u64 = SEGMENT_HEADER as u64;
+
+/// A segment with its header.
 struct Loaded {
     number: u32,
     file: Arc<dyn Segment>,
@@ -71,6 +77,8 @@ struct Walk {
     /// Behind the last valid frame.
     end: u64,
     bytes: u64,
+    /// Where the frames of each segment begin.
+    bases: Vec<u64>,
 }
 
 /// Reads everything that is on `disk`.
@@ -99,13 +107,35 @@ pub(super) fn recover(disk: &dyn Disk) -> Result<Found, StoreError> {
         // Segments that are over, and whose removal a crash undid. What they say is older than the store.
         let over = segments.iter().take_while(|s| s.number < walk.mark.oldest).count();
         if over > 0 {
-            for segment in segments.drain(..over) {
-                disk.remove(segment.number).map_err(io("cannot remove a segment"))?;
+            // Who says so may not be durable yet, and must not be lost when they are gone.
+            for segment in segments.iter().skip(over) {
+                segment.file.sync().map_err(io("cannot sync a segment"))?;
+            }
+            disk.sync().map_err(io("cannot make the names of the segments durable"))?;
+            for Loaded { number, .. } in segments.drain(..over) {
+                let is_damaged = |gap: &Gap| gap.segment == number && gap.from < walk.mark.synced;
+                let gone = if walk.gaps.iter().any(is_damaged) {
+                    disk.set_aside(number)
+                } else {
+                    disk.remove(number)
+                };
+                gone.map_err(io("cannot remove a segment"))?;
             }
             if segments.is_empty() {
                 return Ok(Found { journal, oldest: walk.mark.oldest, now: walk.mark.now, ..fresh(next)? });
             }
             continue;
+        }
+        // What was over before the first segment is known; else segments before it are missing.
+        if let Some(Loaded { number, header: Ok(header), .. }) = segments.first()
+            && *number > walk.mark.oldest
+            && header.base > FIRST
+        {
+            walk.gaps.insert(0, Gap { from: FIRST, to: header.base, segment: *number });
+            if walk.mark.synced <= FIRST {
+                generation = Generation::new();
+                changes = 0;
+            }
         }
         let torn = walk.gaps.iter().find(|gap| gap.from >= walk.mark.synced).copied();
         let damaged: Vec<Gap> = walk.gaps.iter().filter(|gap| gap.from < walk.mark.synced).copied().collect();
@@ -130,27 +160,30 @@ pub(super) fn recover(disk: &dyn Disk) -> Result<Found, StoreError> {
             damaged: damaged.len(),
         };
         let mut aside: Vec<u32> = damaged.iter().map(|gap| gap.segment).collect();
-        aside.dedup();
-        for segment in &segments {
+        let mut known = false;
+        for (segment, base) in segments.iter().zip(&walk.bases) {
             // What begins behind the end was torn off with it, and must not be found there by the next start.
-            let behind = match &segment.header {
-                Ok(header) => header.base > end || (torn.is_some() && header.base == end),
-                Err(_) => !aside.contains(&segment.number),
-            };
-            if behind {
+            // The first known header stays: a journal of nothing but unknown ones could not be opened.
+            if *base > end || (torn.is_some() && *base == end && (known || segment.header.is_err())) {
                 disk.remove(segment.number).map_err(io("cannot remove a segment"))?;
             } else {
+                known |= segment.header.is_ok();
+                if segment.header.is_err() {
+                    aside.push(segment.number);
+                }
                 generation.add_file(segment.number, Arc::clone(&segment.file));
             }
         }
         generation.add_bytes(walk.bytes);
-        report.segments = generation.segments().len();
+        let kept = generation.segments();
+        report.segments = kept.len();
         return Ok(Found {
             journal,
             number: next,
             end,
-            oldest: walk.mark.oldest,
+            oldest: kept.into_iter().min().unwrap_or(next),
             now: walk.mark.now,
+            synced: walk.mark.synced.min(end),
             generation,
             damaged: aside,
             report,
@@ -169,9 +202,10 @@ fn fresh(number: u32) -> Result<Found, StoreError> {
     Ok(Found {
         journal,
         number,
-        end: SEGMENT_HEADER as u64,
-        oldest: 0,
+        end: FIRST,
+        oldest: number,
         now: 0,
+        synced: FIRST,
         generation: Generation::new(),
         damaged: Vec::new(),
         report: Recovery::default(),
@@ -234,14 +268,17 @@ fn walk(
     tell: &mut dyn FnMut(u32, usize, Told<'_>, &Walk),
 ) -> io::Result<Walk> {
     let mut walk = Walk::default();
-    let first = segments.iter().find_map(|s| s.header.ok()).map_or(0, |h| h.base);
-    walk.end = first;
+    let known: Vec<u32> = segments.iter().filter(|s| s.header.is_ok()).map(|s| s.number).collect();
+    // Segments whose header is damaged, in front of the first one that is known.
+    let mut in_front = 0;
+    for segment in segments.iter().take_while(|s| s.header.is_err()) {
+        in_front += segment.file.len()?.min(MAX_SEGMENT).saturating_sub(SEGMENT_HEADER as u64);
+    }
+    let first = segments.iter().find_map(|s| s.header.ok()).map_or(FIRST, |h| h.base);
+    walk.end = first.saturating_sub(in_front).max(FIRST);
     for (index, segment) in segments.iter().enumerate() {
-        let len = usize::try_from(segment.file.len()?).unwrap_or(usize::MAX);
-        bytes.clear();
-        bytes.resize(len, 0);
-        segment.file.read_at(0, bytes)?;
-        walk.bytes += len as u64;
+        read_whole(segment, bytes)?;
+        walk.bytes += bytes.len() as u64;
         let base = match &segment.header {
             Ok(header) => {
                 walk.mark.now = walk.mark.now.max(header.now);
@@ -253,20 +290,43 @@ fn walk(
         match walk.gaps.last_mut() {
             _ if base == walk.end && segment.header.is_ok() => {}
             Some(gap) if gap.from == walk.end => gap.to = gap.to.max(base),
-            _ => walk.gaps.push(Gap { from: walk.end.min(base), to: base, segment: segment.number }),
+            _ => {
+                // The segment before ended too early, unless this one does not know where it begins.
+                let before =
+                    index.checked_sub(1).and_then(|i| segments.get(i)).filter(|_| segment.header.is_ok());
+                let number = before.unwrap_or(segment).number;
+                walk.gaps.push(Gap { from: walk.end.min(base), to: base, segment: number });
+            }
         }
         walk.end = base;
+        walk.bases.push(base);
         // Whoever began the next segment knew where this one ended.
         let stop = segments[index + 1..].iter().find_map(|s| s.header.ok()).map_or(u64::MAX, |h| h.base);
-        walk_frames(&mut walk, segment.number, (Seed::new(journal, segment.number), base, stop), bytes, tell);
+        walk_frames(
+            &mut walk,
+            segment.number,
+            (Seed::new(journal, segment.number), base, stop),
+            &known,
+            bytes,
+            tell,
+        );
     }
     Ok(walk)
+}
+
+fn read_whole(segment: &Loaded, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let len = usize::try_from(segment.file.len()?.min(MAX_SEGMENT)).unwrap_or(usize::MAX);
+    bytes.clear();
+    bytes.try_reserve(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    bytes.resize(len, 0);
+    segment.file.read_at(0, bytes)
 }
 
 fn walk_frames(
     walk: &mut Walk,
     number: u32,
     (seed, base, stop): (Seed, u64, u64),
+    known: &[u32],
     bytes: &[u8],
     tell: &mut dyn FnMut(u32, usize, Told<'_>, &Walk),
 ) {
@@ -292,7 +352,10 @@ fn walk_frames(
         walk.end = position(at);
         if let Told::Mark(mark) = told {
             walk.mark.synced = walk.mark.synced.max(mark.synced);
-            walk.mark.oldest = walk.mark.oldest.max(mark.oldest);
+            // Believed only if that segment is there: else it was not durable, and nothing was removed for it yet.
+            if mark.oldest > walk.mark.oldest && known.contains(&mark.oldest) {
+                walk.mark.oldest = mark.oldest;
+            }
             walk.mark.now = walk.mark.now.max(mark.now);
         }
         tell(number, at, told, walk);
@@ -306,9 +369,9 @@ fn walk_frames(
 fn valid(bytes: &[u8], at: usize, seed: Seed) -> Option<(Frame<'_>, Told<'_>)> {
     let frame = Frame::parse(bytes, at, seed)?;
     let told = frame.told()?;
-    if let Told::Batch(len) = told {
-        let end = usize::try_from(len).ok().and_then(|len| (at + frame.len).checked_add(len))?;
+    if let Told::Batch(batch) = told {
         let mut next = at + frame.len;
+        let end = next + batch.frames(bytes, next)?.len();
         while next < end {
             let inner = Frame::parse(bytes, next, seed)?;
             if matches!(inner.told()?, Told::Batch(_)) {
