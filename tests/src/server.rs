@@ -22,6 +22,8 @@ pub enum Store {
     Memory,
     /// In a redb file.
     Redb(PathBuf),
+    /// In a sled directory.
+    Sled(PathBuf),
 }
 
 impl Store {
@@ -31,6 +33,7 @@ impl Store {
         match self {
             Self::Memory => "memory".to_owned(),
             Self::Redb(path) => format!("redb:{}", path.display()),
+            Self::Sled(path) => format!("sled:{}", path.display()),
         }
     }
 }
@@ -269,6 +272,8 @@ fn build() -> PathBuf {
             "sessile",
             "--example",
             "playground",
+            "--features",
+            "sled",
             "--message-format=json-render-diagnostics",
         ])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))

@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -308,7 +309,15 @@ fn ages(s: &Known, killed: Instant) -> Vec<String> {
 
 #[test]
 fn kill_9_under_load_loses_no_more_than_a_window() {
-    let rounds = sessile_tests::env_number("SESSILE_KILL_ROUNDS", 10);
+    kill_loop(Store::Redb, sessile_tests::env_number("SESSILE_KILL_ROUNDS", 10));
+}
+
+#[test]
+fn kill_9_under_load_on_sled_loses_no_more_than_a_window() {
+    kill_loop(Store::Sled, sessile_tests::env_number("SESSILE_KILL_ROUNDS", 10));
+}
+
+fn kill_loop(store: fn(PathBuf) -> Store, rounds: u64) {
     let slack = Duration::from_millis(sessile_tests::env_number("SESSILE_KILL_SLACK_MS", 1000));
     let mut rng = Rng::announced("kill");
     let dir = TempDir::new().unwrap();
@@ -323,7 +332,9 @@ fn kill_9_under_load_loses_no_more_than_a_window() {
         })
         .collect();
 
-    let mut server = Server::start(Store::Redb(dir.path().join("s.redb")), &["--durability", "eventual"]);
+    let store = store(dir.path().join("sessions"));
+    let kind = store.flag().split(':').next().unwrap_or_default().to_owned();
+    let mut server = Server::start(store, &["--durability", "eventual"]);
     let level = |round: u64| ["eventual", "process", "power"][(round % 3) as usize];
     let mut eventual_rounds = 0;
     let mut slowest_start = Duration::ZERO;
@@ -369,7 +380,7 @@ fn kill_9_under_load_loses_no_more_than_a_window() {
     let sum = |of: fn(&Tally) -> u64| workers.iter().map(|w| of(&w.tally)).sum::<u64>();
     let oldest = workers.iter().map(|w| w.tally.oldest_lost).max().unwrap_or_default();
     println!(
-        "kill -9: {rounds} rounds ({eventual_rounds} with eventual durability, the rest with process and power in turn), {} answered operations, {} sessions \
+        "kill -9 on {kind}: {rounds} rounds ({eventual_rounds} with eventual durability, the rest with process and power in turn), {} answered operations, {} sessions \
          verified, {} destroyed and {} renewed tokens all dead, 0 wrong values; {} writes lost, the oldest {:.1} ms \
          before its kill; slowest restart {:.0} ms",
         sum(|t| t.answered),

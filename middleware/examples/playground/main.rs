@@ -158,6 +158,8 @@ fn open(options: &Options) -> sessile::Result<Engine> {
     match &options.store {
         StoreOption::Memory => builder.in_memory(),
         StoreOption::Redb(path) => builder.open_redb(path),
+        #[cfg(feature = "sled")]
+        StoreOption::Sled(path) => builder.open_sled(path),
     }
 }
 

@@ -22,8 +22,8 @@ pub(crate) struct Options {
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
     pub(crate) listen: SocketAddr,
-    /// Where sessions live: `memory` or `redb:PATH`.
-    #[arg(long, value_name = "memory|redb:PATH", default_value = "redb:sessions.redb")]
+    /// Where sessions live: `memory`, `redb:PATH` or `sled:PATH`.
+    #[arg(long, value_name = "memory|redb:PATH|sled:PATH", default_value = "redb:sessions.redb")]
     pub(crate) store: StoreOption,
     /// How long a session lives, used or not: `24h`, `20m`, `500ms`.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration, allow_hyphen_values = true)]
@@ -87,6 +87,8 @@ impl Options {
 pub(crate) enum StoreOption {
     Memory,
     Redb(PathBuf),
+    #[cfg(feature = "sled")]
+    Sled(PathBuf),
 }
 
 impl FromStr for StoreOption {
@@ -96,7 +98,11 @@ impl FromStr for StoreOption {
         match s.split_once(':') {
             None if s == "memory" => Ok(Self::Memory),
             Some(("redb", path)) if !path.is_empty() => Ok(Self::Redb(path.into())),
-            _ => Err("expected `memory` or `redb:PATH`"),
+            #[cfg(feature = "sled")]
+            Some(("sled", path)) if !path.is_empty() => Ok(Self::Sled(path.into())),
+            #[cfg(not(feature = "sled"))]
+            Some(("sled", _)) => Err("this build has no sled store: build it with `--features sled`"),
+            _ => Err("expected `memory`, `redb:PATH` or `sled:PATH`"),
         }
     }
 }
@@ -106,6 +112,8 @@ impl fmt::Display for StoreOption {
         match self {
             Self::Memory => f.write_str("memory"),
             Self::Redb(path) => write!(f, "redb:{}", path.display()),
+            #[cfg(feature = "sled")]
+            Self::Sled(path) => write!(f, "sled:{}", path.display()),
         }
     }
 }
