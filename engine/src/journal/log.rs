@@ -404,8 +404,9 @@ impl Log {
                 drop(active);
                 return self.sync();
             }
-            let before = self.generations().current.segments().into_iter().filter(|n| *n != active.number);
-            before.map(remove).collect::<Result<(), _>>()?;
+            let mut before =
+                self.generations().current.segments().into_iter().filter(|n| *n != active.number);
+            before.try_for_each(remove)?;
             durable()?;
             remove(active.number)?;
             durable()?;

@@ -21,6 +21,8 @@ mod disk;
 #[cfg(test)]
 mod fault_tests;
 mod frame;
+#[cfg(test)]
+mod frame_tests;
 mod index;
 mod log;
 mod recover;
