@@ -117,6 +117,8 @@ pub(super) struct Start {
     pub(super) synced: u64,
     /// What was found.
     pub(super) frozen: Option<Arc<Generation>>,
+    /// Segments that are to go, and whether their bytes are kept.
+    pub(super) remove: Vec<(u32, bool)>,
 }
 
 impl Log {
@@ -132,12 +134,24 @@ impl Log {
             disk.sync()?;
         }
         let file = begin(&*disk, &header)?;
-        if is_new {
+        let mut at = SEGMENT_HEADER as u64;
+        if !start.remove.is_empty() {
+            // What says that they are over may be among them, or not be durable.
+            let mut mark = Vec::new();
+            let said = Mark { synced: start.synced, oldest: start.oldest, now: start.now };
+            frame::push_mark(&mut mark, header.seed(), at, &said);
+            file.write_at(at, &mark)?;
+            at += mark.len() as u64;
+        }
+        if is_new || !start.remove.is_empty() {
             for found in start.frozen.iter().flat_map(|found| found.files_in_order()) {
                 found.sync()?;
             }
             file.sync()?;
             disk.sync()?;
+        }
+        for (number, keep) in start.remove {
+            if keep { disk.set_aside(number)? } else { disk.remove(number)? }
         }
         let current = Arc::new(Generation::new());
         current.add_file(start.number, Arc::clone(&file));
@@ -152,7 +166,7 @@ impl Log {
             number: start.number,
             seed: header.seed(),
             base: start.base - SEGMENT_HEADER as u64,
-            at: SEGMENT_HEADER as u64,
+            at,
             new_name: true,
             ragged: false,
             oldest: start.oldest,
@@ -436,8 +450,9 @@ impl Log {
                 drop(active);
                 return self.sync();
             }
-            let before = self.generations().current.segments().into_iter().filter(|n| *n != active.number);
-            before.map(remove).collect::<Result<(), _>>()?;
+            let mut before =
+                self.generations().current.segments().into_iter().filter(|n| *n != active.number);
+            before.try_for_each(remove)?;
             durable()?;
             remove(active.number)?;
             durable()?;

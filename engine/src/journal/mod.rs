@@ -21,6 +21,8 @@ mod disk;
 #[cfg(test)]
 mod fault_tests;
 mod frame;
+#[cfg(test)]
+mod frame_tests;
 mod index;
 mod log;
 mod recover;
@@ -36,12 +38,11 @@ use std::sync::Arc;
 
 use self::checkpoint::Checkpoints;
 use self::disk::{Directory, Disk};
-use self::index::{Generation, Place, State, owner_hash, shard_of};
-use self::log::{Generations, Log, SEGMENT_BYTES, Seen, Start};
+use self::index::{Generation, Place};
+use self::log::{Log, SEGMENT_BYTES, Start};
 pub use self::recover::Recovery;
 use crate::error::{StoreError, StoreErrorKind};
-use crate::store::memory::check_rows;
-use crate::store::{Capabilities, Change, DynStore, Expired, Listed, Outcome, Row, Store, row};
+use crate::store::{Change, DynStore, Row, Store, row};
 use crate::token::SessionId;
 
 const NAME: &str = "journal";
@@ -152,6 +153,7 @@ impl Journaled {
             now: found.now,
             synced: found.synced,
             frozen,
+            remove: found.remove,
         };
         let log =
             Log::start(disk, start, sizes.segment_bytes).map_err(|e| failed("cannot begin a segment", e))?;

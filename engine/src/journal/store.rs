@@ -1,7 +1,7 @@
 //! The journal as a [`Store`]: answering from the generations or the store behind, and commits that check what is there.
 //! It appends and syncs by the log alone, and decides nothing about checkpoints.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::frame;
@@ -215,24 +215,23 @@ impl Store for Journaled {
             // Up to where both are known.
             let to = if stored.len() < wanted { None } else { stored.last().map(|l| l.id) };
             let within = |id: &SessionId| to.is_none_or(|to| id.as_bytes() <= to.as_bytes());
+            // What the store says first, so that a change meanwhile is found in the journal and overrules it.
+            let mut page: BTreeMap<[u8; 32], Row> =
+                stored.into_iter().map(|l| (*l.id.as_bytes(), l.row)).collect();
             let ids = self.ids_after(&generations, after, wanted);
             let known = ids.last().copied().filter(|_| ids.len() >= wanted);
-            let to_known = |id: &SessionId| known.is_none_or(|k| id.as_bytes() <= k.as_bytes());
-            let mut page: Vec<Listed> = stored
-                .into_iter()
-                .filter(|l| matches!(self.find(&generations, &l.id), Found::Unknown))
-                .collect();
             for id in ids.iter().filter(|id| within(id)) {
                 match self.look(&generations, id) {
-                    Ok(Some(Some(row))) => page.push(Listed { id: *id, row }),
-                    Ok(_) => {}
-                    Err(e) if e.kind() == StoreErrorKind::Corrupt => {}
+                    Ok(Some(Some(row))) => drop(page.insert(*id.as_bytes(), row)),
+                    Ok(Some(None)) => drop(page.remove(id.as_bytes())),
+                    Ok(None) => {}
+                    Err(e) if e.kind() == StoreErrorKind::Corrupt => drop(page.remove(id.as_bytes())),
                     Err(e) => return Err(e),
                 }
             }
-            page.retain(|l| to_known(&l.id));
-            page.sort_unstable_by(|a, b| a.id.as_bytes().cmp(b.id.as_bytes()));
-            rows.extend(page.into_iter().take(wanted));
+            page.retain(|id, _| known.is_none_or(|known| id <= known.as_bytes()));
+            let page = page.into_iter().map(|(id, row)| Listed { id: SessionId::from_bytes(id), row });
+            rows.extend(page.take(wanted));
             // Where the next round begins: everything up to there has been looked at.
             let next = match (to, known) {
                 (None, None) => return Ok(rows),
@@ -255,22 +254,25 @@ impl Store for Journaled {
     async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
         self.check_open()?;
         let generations = self.log.generations();
-        let mut rows: Vec<Listed> = self.inner.list_owner(owner).await?;
-        rows.retain(|l| matches!(self.find(&generations, &l.id), Found::Unknown));
+        let mut rows: BTreeMap<[u8; 32], Row> =
+            self.inner.list_owner(owner).await?.into_iter().map(|l| (*l.id.as_bytes(), l.row)).collect();
+        // Rows that the journal overrules, under whatever owner.
+        rows.retain(|id, _| matches!(self.find(&generations, &SessionId::from_bytes(*id)), Found::Unknown));
         let hash = owner_hash(Some(owner));
         let mut ids = generations.current.of_owner(hash);
         ids.extend(generations.frozen.iter().flat_map(|g| g.of_owner(hash)));
-        ids.sort_unstable_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
-        ids.dedup();
         for id in ids {
             match self.look(&generations, &id) {
-                Ok(Some(Some(row))) if row.owner.as_deref() == Some(owner) => rows.push(Listed { id, row }),
-                Ok(_) => {}
+                Ok(Some(Some(row))) if row.owner.as_deref() == Some(owner) => {
+                    rows.insert(*id.as_bytes(), row);
+                }
+                Ok(Some(_)) => drop(rows.remove(id.as_bytes())),
+                Ok(None) => {}
                 Err(e) if e.kind() == StoreErrorKind::Corrupt => {}
                 Err(e) => return Err(e),
             }
         }
-        Ok(rows)
+        Ok(rows.into_iter().map(|(id, row)| Listed { id: SessionId::from_bytes(id), row }).collect())
     }
 
     async fn count(&self) -> Result<Option<u64>, StoreError> {
