@@ -10,6 +10,7 @@ use pollster::block_on;
 
 use super::sim::{Machine, Rng};
 use super::*;
+use crate::store::Listed;
 use crate::store::Store;
 
 pub(super) const IDS: usize = 30;

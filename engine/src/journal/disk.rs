@@ -147,7 +147,12 @@ impl Disk for Directory {
 
     fn set_aside(&self, number: u32) -> io::Result<()> {
         let name = self.name(number);
-        std::fs::rename(&name, name.with_extension(format!("log{ASIDE}")))
+        // Numbers begin anew when a journal has been emptied.
+        let free = (0..u32::MAX)
+            .map(|n| self.path.join(format!("{number:010}-{n}{ASIDE}")))
+            .find(|name| !name.exists())
+            .ok_or(io::ErrorKind::AlreadyExists)?;
+        std::fs::rename(name, free)
     }
 
     fn sync(&self) -> io::Result<()> {

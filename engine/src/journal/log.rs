@@ -10,15 +10,17 @@
 //! - After a failed sync nothing is written any more: what the operating system then holds is unknown, and asking
 //!   it again may answer that all is well (the pages are marked clean).
 
+mod changes;
+
 use std::io;
 use std::sync::Arc;
 
+use self::changes::size;
 use super::disk::{Disk, Segment};
-use super::frame::{self, BATCH_FRAME, Header, Kind, Mark, SEGMENT_HEADER, Seed};
-use super::index::{Generation, Place, State, owner_hash};
+use super::frame::{self, BATCH_FRAME, Header, Mark, SEGMENT_HEADER, Seed};
+use super::index::{Generation, State};
 use super::{NAME, failed};
 use crate::error::{StoreError, StoreErrorKind};
-use crate::store::row;
 use crate::store::{Change, Row};
 use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 use crate::token::SessionId;
@@ -115,6 +117,8 @@ pub(super) struct Start {
     pub(super) synced: u64,
     /// What was found.
     pub(super) frozen: Option<Arc<Generation>>,
+    /// Segments that are to go, and whether their bytes are kept.
+    pub(super) remove: Vec<(u32, bool)>,
 }
 
 impl Log {
@@ -130,12 +134,24 @@ impl Log {
             disk.sync()?;
         }
         let file = begin(&*disk, &header)?;
-        if is_new {
+        let mut at = SEGMENT_HEADER as u64;
+        if !start.remove.is_empty() {
+            // What says that they are over may be among them, or not be durable.
+            let mut mark = Vec::new();
+            let said = Mark { synced: start.synced, oldest: start.oldest, now: start.now };
+            frame::push_mark(&mut mark, header.seed(), at, &said);
+            file.write_at(at, &mark)?;
+            at += mark.len() as u64;
+        }
+        if is_new || !start.remove.is_empty() {
             for found in start.frozen.iter().flat_map(|found| found.files_in_order()) {
                 found.sync()?;
             }
             file.sync()?;
             disk.sync()?;
+        }
+        for (number, keep) in start.remove {
+            if keep { disk.set_aside(number)? } else { disk.remove(number)? }
         }
         let current = Arc::new(Generation::new());
         current.add_file(start.number, Arc::clone(&file));
@@ -150,7 +166,7 @@ impl Log {
             number: start.number,
             seed: header.seed(),
             base: start.base - SEGMENT_HEADER as u64,
-            at: SEGMENT_HEADER as u64,
+            at,
             new_name: true,
             ragged: false,
             oldest: start.oldest,
@@ -434,8 +450,9 @@ impl Log {
                 drop(active);
                 return self.sync();
             }
-            let before = self.generations().current.segments().into_iter().filter(|n| *n != active.number);
-            before.map(remove).collect::<Result<(), _>>()?;
+            let mut before =
+                self.generations().current.segments().into_iter().filter(|n| *n != active.number);
+            before.try_for_each(remove)?;
             durable()?;
             remove(active.number)?;
             durable()?;
@@ -456,75 +473,6 @@ impl Log {
             active.broken = Some(StoreError::new(StoreErrorKind::Closed, NAME, "the journal was closed"));
         }
     }
-}
-
-impl Active {
-    fn push(&mut self, change: &Change) {
-        match change {
-            Change::Insert { id, row } | Change::Update { id, row, .. } | Change::Put { id, row } => {
-                self.push_put(id, row);
-            }
-            Change::Delete { id } => {
-                self.push_id(Kind::Delete, id);
-                self.told.push((*id, 0, State::Deleted));
-            }
-            Change::Quarantine { id } => {
-                self.push_id(Kind::Quarantine, id);
-                self.told.push((*id, 0, State::Quarantined));
-            }
-            Change::Rekey { from, to, row } => {
-                let start = self.buffer.len();
-                frame::push(&mut self.buffer, self.seed, self.at, Kind::Rekey, |b| {
-                    b.extend_from_slice(from.as_bytes());
-                    b.extend_from_slice(to.as_bytes());
-                    row::append(to.as_bytes(), row, b);
-                });
-                if from != to {
-                    self.told.push((*from, 0, State::Deleted));
-                }
-                self.tell_row(to, row, start + frame::FRAME_HEADER + 64);
-            }
-        }
-    }
-
-    fn push_put(&mut self, id: &SessionId, row: &Row) {
-        let start = self.buffer.len();
-        frame::push(&mut self.buffer, self.seed, self.at, Kind::Put, |b| {
-            b.extend_from_slice(id.as_bytes());
-            row::append(id.as_bytes(), row, b);
-        });
-        self.tell_row(id, row, start + frame::FRAME_HEADER + 32);
-    }
-
-    fn push_id(&mut self, kind: Kind, id: &SessionId) {
-        frame::push(&mut self.buffer, self.seed, self.at, kind, |b| b.extend_from_slice(id.as_bytes()));
-    }
-
-    /// `at` is where the row begins in the buffer.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a segment ends before 4 GiB, and a row before 32 MiB"
-    )]
-    fn tell_row(&mut self, id: &SessionId, row: &Row, at: usize) {
-        let place = Place {
-            segment: self.number,
-            at: (self.at + at as u64) as u32,
-            len: row::encoded_len(row) as u32,
-        };
-        self.told.push((*id, owner_hash(row.owner.as_deref()), State::Row(place)));
-    }
-}
-
-/// Bytes that a change adds to the log, at most.
-fn size(change: &Change) -> usize {
-    let row = match change {
-        Change::Insert { row, .. }
-        | Change::Update { row, .. }
-        | Change::Put { row, .. }
-        | Change::Rekey { row, .. } => row::encoded_len(row),
-        Change::Delete { .. } | Change::Quarantine { .. } => 0,
-    };
-    row + frame::FRAME_HEADER + 64 + 8
 }
 
 /// A new segment with its header.

@@ -48,6 +48,9 @@ pub(super) struct Found {
     pub(super) generation: Generation,
     /// Segments whose bytes are to be kept.
     pub(super) damaged: Vec<u32>,
+    /// Segments that are over, or were torn off, and whether their bytes are to be kept. They may go once the next
+    /// segment says durably where the journal begins: what says so now may be among them.
+    pub(super) remove: Vec<(u32, bool)>,
     pub(super) report: Recovery,
 }
 
@@ -79,6 +82,8 @@ struct Walk {
     bytes: u64,
     /// Where the frames of each segment begin.
     bases: Vec<u64>,
+    /// Segments without a header that hold nothing, as the next one begins where they do: torn off before it was begun.
+    empty: Vec<u32>,
 }
 
 /// Reads everything that is on `disk`.
@@ -92,6 +97,7 @@ pub(super) fn recover(disk: &dyn Disk) -> Result<Found, StoreError> {
     }
     let next = segments.last().map_or(1, |last| last.number.saturating_add(1));
     let Some(journal) = identity(&mut segments, disk)? else { return fresh(next) };
+    let mut remove = without_dead(&mut segments);
     loop {
         let mut generation = Generation::new();
         let mut changes = 0;
@@ -104,25 +110,20 @@ pub(super) fn recover(disk: &dyn Disk) -> Result<Found, StoreError> {
             }
         })
         .map_err(io("cannot read a segment"))?;
+        if !walk.empty.is_empty() {
+            segments.retain(|segment| !walk.empty.contains(&segment.number));
+            remove.extend(walk.empty.iter().map(|number| (*number, false)));
+            continue;
+        }
         // Segments that are over, and whose removal a crash undid. What they say is older than the store.
         let over = segments.iter().take_while(|s| s.number < walk.mark.oldest).count();
         if over > 0 {
-            // Who says so may not be durable yet, and must not be lost when they are gone.
-            for segment in segments.iter().skip(over) {
-                segment.file.sync().map_err(io("cannot sync a segment"))?;
-            }
-            disk.sync().map_err(io("cannot make the names of the segments durable"))?;
             for Loaded { number, .. } in segments.drain(..over) {
                 let is_damaged = |gap: &Gap| gap.segment == number && gap.from < walk.mark.synced;
-                let gone = if walk.gaps.iter().any(is_damaged) {
-                    disk.set_aside(number)
-                } else {
-                    disk.remove(number)
-                };
-                gone.map_err(io("cannot remove a segment"))?;
+                remove.push((number, walk.gaps.iter().any(is_damaged)));
             }
             if segments.is_empty() {
-                return Ok(Found { journal, oldest: walk.mark.oldest, now: walk.mark.now, ..fresh(next)? });
+                return Ok(Found { journal, now: walk.mark.now, remove, ..fresh(next)? });
             }
             continue;
         }
@@ -165,7 +166,7 @@ pub(super) fn recover(disk: &dyn Disk) -> Result<Found, StoreError> {
             // What begins behind the end was torn off with it, and must not be found there by the next start.
             // The first known header stays: a journal of nothing but unknown ones could not be opened.
             if *base > end || (torn.is_some() && *base == end && (known || segment.header.is_err())) {
-                disk.remove(segment.number).map_err(io("cannot remove a segment"))?;
+                remove.push((segment.number, false));
             } else {
                 known |= segment.header.is_ok();
                 if segment.header.is_err() {
@@ -186,9 +187,26 @@ pub(super) fn recover(disk: &dyn Disk) -> Result<Found, StoreError> {
             synced: walk.mark.synced.min(end),
             generation,
             damaged: aside,
+            remove,
             report,
         });
     }
+}
+
+/// Takes out what was torn off before a later segment was begun: that one begins where the journal ended, at or before
+/// them.
+fn without_dead(segments: &mut Vec<Loaded>) -> Vec<(u32, bool)> {
+    let mut later = u64::MAX;
+    let mut dead = Vec::new();
+    for segment in segments.iter().rev() {
+        match segment.header {
+            Ok(header) if header.base >= later => dead.push((segment.number, false)),
+            Ok(header) => later = header.base,
+            Err(_) => {}
+        }
+    }
+    segments.retain(|segment| !dead.contains(&(segment.number, false)));
+    dead
 }
 
 /// A journal with nothing in it.
@@ -208,6 +226,7 @@ fn fresh(number: u32) -> Result<Found, StoreError> {
         synced: FIRST,
         generation: Generation::new(),
         damaged: Vec::new(),
+        remove: Vec::new(),
         report: Recovery::default(),
     })
 }
@@ -277,6 +296,13 @@ fn walk(
     let first = segments.iter().find_map(|s| s.header.ok()).map_or(FIRST, |h| h.base);
     walk.end = first.saturating_sub(in_front).max(FIRST);
     for (index, segment) in segments.iter().enumerate() {
+        // Whoever began the next segment knew where this one ended.
+        let stop = segments[index + 1..].iter().find_map(|s| s.header.ok()).map_or(u64::MAX, |h| h.base);
+        if segment.header.is_err() && walk.end >= stop {
+            walk.empty.push(segment.number);
+            walk.bases.push(walk.end);
+            continue;
+        }
         read_whole(segment, bytes)?;
         walk.bytes += bytes.len() as u64;
         let base = match &segment.header {
@@ -300,8 +326,6 @@ fn walk(
         }
         walk.end = base;
         walk.bases.push(base);
-        // Whoever began the next segment knew where this one ended.
-        let stop = segments[index + 1..].iter().find_map(|s| s.header.ok()).map_or(u64::MAX, |h| h.base);
         walk_frames(
             &mut walk,
             segment.number,

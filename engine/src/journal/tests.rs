@@ -8,7 +8,7 @@ use pollster::block_on;
 
 use super::*;
 use crate::store::conformance::{Subject, run};
-use crate::store::{MemoryStore, Store};
+use crate::store::{MemoryStore, Outcome, Store};
 
 /// Never by itself.
 const LARGE: Sizes =
