@@ -96,13 +96,13 @@ impl ById<'_> {
     /// # Errors
     /// What `fill` returns; [`ErrorKind::OutOfMemoryBudget`], [`ErrorKind::ReadOnly`], [`ErrorKind::Closed`];
     /// [`ErrorKind::Store`] if the store cannot tell whether the id is taken, or did not take the session where
-    /// [`Durability::PowerLoss`] asks for it. There is no session then.
+    /// [`Durability::PowerLoss`](crate::Durability::PowerLoss) asks for it. There is no session then.
     ///
     /// # Cancel safety
     /// If the future is dropped there is no session.
     ///
     /// # Durability
-    /// As the engine's [`Durability`]: at `PowerLoss` the session is on the disk when this returns.
+    /// As the engine's [`Durability`](crate::Durability): at `PowerLoss` the session is on the disk when this returns.
     pub async fn create(
         &self,
         id: SessionId,
@@ -139,14 +139,14 @@ impl ById<'_> {
     ///
     /// # Errors
     /// What `edit` returns; [`ErrorKind::ReadOnly`], [`ErrorKind::Closed`]; [`ErrorKind::Store`] if the store
-    /// cannot tell whether there is such a session, or did not take the change where [`Durability::PowerLoss`]
+    /// cannot tell whether there is such a session, or did not take the change where [`Durability::PowerLoss`](crate::Durability::PowerLoss)
     /// asks for it. The change stays in memory then and is written when the store works again.
     ///
     /// # Cancel safety
     /// The edit has happened, or it has not.
     ///
     /// # Durability
-    /// As the engine's [`Durability`].
+    /// As the engine's [`Durability`](crate::Durability).
     pub async fn update<R>(
         &self,
         id: &SessionId,

@@ -48,7 +48,6 @@ pub(crate) struct Life {
 
 impl Settings {
     /// What is left of the memory limit is `limit`.
-    #[cfg(any(feature = "redb", feature = "sled"))]
     pub(super) fn cap_anonymous(&mut self, limit: usize) {
         self.anonymous_memory_limit = self.anonymous_memory_limit.map(|bytes| bytes.min(limit));
     }

@@ -76,6 +76,7 @@ impl Directory {
     }
 
     /// Whether a journal in `path` has segments.
+    #[cfg(any(feature = "redb", feature = "sled", test))]
     pub(crate) fn has_segments(path: &Path) -> bool {
         numbers(path).is_ok_and(|n| !n.is_empty())
     }
