@@ -302,6 +302,12 @@ impl Builder {
         self
     }
 
+    /// An engine over a journal that was opened already.
+    #[cfg(all(test, feature = "shuttle"))]
+    pub(crate) fn open_journaled(self, journaled: Arc<Journaled>) -> Result<Engine> {
+        self.build(Some(journaled.clone()), Some(journaled))
+    }
+
     /// An engine that keeps sessions in memory only: nothing survives the process.
     ///
     /// # Errors

@@ -37,7 +37,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::checkpoint::Checkpoints;
-use self::disk::{Directory, Disk};
+use self::disk::Directory;
+pub(crate) use self::disk::{Disk, Segment};
 use self::index::{Generation, Place};
 use self::log::{Log, SEGMENT_BYTES, Start};
 pub use self::recover::Recovery;
