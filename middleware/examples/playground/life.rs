@@ -114,6 +114,10 @@ pub(crate) async fn set_deadline(
     session: Session,
     Query(Seconds { secs }): Query<Seconds>,
 ) -> Result<&'static str> {
+    if secs == 0 {
+        // By the time it is looked at it has passed, or is still this millisecond: the same answer in any case.
+        return Err(AppError::bad("`secs` must not be 0"));
+    }
     let now = SystemTime::now();
     let distance = Duration::from_secs(secs.unsigned_abs());
     let deadline = if secs < 0 { now.checked_sub(distance) } else { now.checked_add(distance) };
