@@ -38,7 +38,9 @@ use std::sync::Arc;
 
 use self::checkpoint::Checkpoints;
 use self::disk::Directory;
-pub(crate) use self::disk::{Disk, Segment};
+pub(crate) use self::disk::Disk;
+#[cfg(all(test, feature = "shuttle"))]
+pub(crate) use self::disk::Segment;
 use self::index::{Generation, Place};
 use self::log::{Log, SEGMENT_BYTES, Start};
 pub use self::recover::Recovery;
