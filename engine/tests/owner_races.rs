@@ -15,14 +15,14 @@ use sessile_engine::store::{
 };
 use sessile_engine::{Commit, Delivery, Engine, Session, SessionId, Token};
 
-/// A store whose `list_owner` stops before and after it reads, as often as the test says.
+/// A store whose `list_owner` stops before and after it reads, as often as the test says, and whose commits can be held.
 struct Stopping {
     rows: MemoryStore,
     gate: Gate,
 }
 
 #[derive(Clone, Default)]
-struct Gate(Arc<Mutex<(bool, u32)>>);
+struct Gate(Arc<Mutex<(bool, u32)>>, Arc<Mutex<()>>);
 
 impl Gate {
     /// From now on listings stop.
@@ -65,6 +65,7 @@ impl Store for Stopping {
         self.rows.load(id).await
     }
     async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
+        drop(self.gate.1.lock().unwrap());
         self.rows.commit(now, changes).await
     }
     async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, StoreError> {
@@ -124,11 +125,13 @@ fn on_disk() -> (Engine, Gate, MemoryStore, Token) {
 }
 
 /// Renews the session up to the moment at which the store has re-keyed it and memory has not swapped it.
-fn half_renewed(session: &Session, rows: &MemoryStore) -> Pin<Box<Commit>> {
+fn half_renewed(session: &Session, gate: &Gate, rows: &MemoryStore) -> Pin<Box<Commit>> {
     let id = session.id().unwrap();
     session.renew().unwrap();
     let mut commit = Box::pin(session.commit());
+    let held = gate.1.lock().unwrap();
     assert!(poll(&mut commit).is_pending());
+    drop(held);
     while block_on(rows.load(&id)).unwrap().is_some() {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -149,9 +152,9 @@ fn evict(engine: &Engine) {
 
 #[test]
 fn a_renewal_that_is_stored_but_not_delivered_is_one_session() {
-    let (engine, _, rows, token) = on_disk();
+    let (engine, gate, rows, token) = on_disk();
     let session = begin(&engine, Some(&token));
-    let commit = half_renewed(&session, &rows);
+    let commit = half_renewed(&session, &gate, &rows);
     assert_eq!(of(&engine, "a"), [token.id()], "under its old id, once");
     let page = block_on(engine.iterate(None, 10)).unwrap();
     assert_eq!(page.sessions.iter().map(|(info, _)| info.id).collect::<Vec<_>>(), [token.id()]);
@@ -229,7 +232,7 @@ fn a_renewal_that_is_undone_while_its_row_is_read_hides_nothing() {
         });
         assert!(poll(&mut call).is_pending(), "memory has been asked: nothing is cached");
         let session = begin(&engine, Some(&token));
-        let commit = half_renewed(&session, &rows);
+        let commit = half_renewed(&session, &gate, &rows);
         gate.one();
         assert!(poll(&mut call).is_pending(), "the row was read under the new id");
         drop(commit);
