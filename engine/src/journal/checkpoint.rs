@@ -1,14 +1,13 @@
 //! Checkpoints: when one is due, and carrying a frozen generation into the store. It writes nothing into the log but
 //! the note that a generation is done.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::index::{Generation, State};
 use super::log::Log;
 use super::{Sizes, read};
 use crate::error::{StoreError, StoreErrorKind};
-use crate::store::{Change, DynStore};
+use crate::store::{Change, DynStore, guarded};
 use crate::sync::{AtomicU64, Condvar, Duration, Mutex, Ordering, wait_for};
 use crate::token::SessionId;
 
@@ -260,10 +259,4 @@ impl Checkpoints {
         }
         Ok(())
     }
-}
-
-/// Runs a store call; a panic in it is an error like any other, and leaves what it did unknown.
-fn guarded<T>(name: &'static str, call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Io, name, "it panicked")))
 }

@@ -14,6 +14,7 @@ pub(crate) mod row;
 mod sled;
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -361,4 +362,13 @@ impl<S: Store> DynStore for S {
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(Store::close(self))
     }
+}
+
+/// Runs a store call; a panic in it is an error like any other, and leaves what it did unknown.
+pub(crate) fn guarded<T>(
+    name: &'static str,
+    call: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Io, name, "it panicked")))
 }

@@ -9,7 +9,6 @@ mod queue;
 mod renewal;
 mod reseal;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub(crate) use self::queue::{Queue, Settled, Work, closed};
@@ -20,7 +19,7 @@ pub(crate) use self::reseal::Reseal;
 use crate::cache::{Amend, EntryRef, Phase, Pick, WriteMode};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, StoreError, StoreErrorKind};
-use crate::store::{Change, DynStore, Outcome};
+use crate::store::{Change, DynStore, Outcome, guarded};
 use crate::sync::{Duration, Ordering};
 use crate::token::SessionId;
 
@@ -382,12 +381,6 @@ fn commit(store: &dyn DynStore, now: u64, changes: &[Change]) -> Result<Vec<Outc
             format!("it answered {} outcomes to {} changes", outcomes.len(), changes.len()),
         ))
     }
-}
-
-/// Runs a store call; a panic in it is an error like any other, and leaves what it did unknown.
-fn guarded<T>(name: &'static str, call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Io, name, "it panicked")))
 }
 
 impl Phase {

@@ -11,13 +11,13 @@
 //! Everything else that the engine writes is sealed with the active key, so a pass that finds nothing to do is the
 //! last one.
 
-use super::{Change, DynStore, Outcome, commit, guarded};
+use super::{Change, DynStore, Outcome, commit};
 use crate::core::Core;
 use crate::engine::Engine;
 use crate::error::StoreError;
 use crate::keyring::Keyring;
 use crate::record::is_current;
-use crate::store::{Listed, Row};
+use crate::store::{Listed, Row, guarded};
 use crate::sync::{Duration, Mutex};
 use crate::token::SessionId;
 
