@@ -105,7 +105,7 @@ mod tests {
     fn the_oldest_alias_goes_early_and_is_named() {
         let id = |n: usize| {
             let mut bytes = [0; 32];
-            bytes[..8].copy_from_slice(&n.to_le_bytes());
+            bytes[..8].copy_from_slice(&(n as u64).to_le_bytes());
             SessionId::from_bytes(bytes)
         };
         let mut table = Table::default();

@@ -192,10 +192,12 @@ impl Journaled {
 
     // ---- the engine's way: it alone decides what the rows are, so nothing is checked ----
 
-    /// Appends `changes` and syncs, also what was appended before. Waits if the journal is full.
+    /// Appends `changes` and syncs, also what was appended before. With changes it waits if the journal is full.
     pub(crate) fn write(&self, now: u64, changes: &[Change]) -> Result<(), StoreError> {
         self.log.note_time(now);
-        self.checkpoints.wait_for_room()?;
+        if !changes.is_empty() {
+            self.checkpoints.wait_for_room()?;
+        }
         self.log.append(changes)?;
         let synced = self.log.sync();
         self.checkpoints.look();

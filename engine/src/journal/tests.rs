@@ -8,6 +8,7 @@ use pollster::block_on;
 
 use super::*;
 use crate::store::conformance::{Subject, run};
+use crate::store::fault::{FaultOp, FaultStore};
 use crate::store::{MemoryStore, Outcome, Store};
 
 /// Never by itself.
@@ -148,4 +149,21 @@ fn a_checked_commit_does_not_overwrite_what_came_after_its_check() {
         assert_eq!(block_on(Store::commit(&store, 3, &again)).unwrap(), [Outcome::Conflict { found: 2 }]);
         assert_eq!(holds(&store, 1), Some(2));
     }
+}
+
+#[test]
+fn a_full_journal_takes_nothing_more_and_syncs_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = FaultStore::new(MemoryStore::new());
+    inner.handle().fail_next(FaultOp::Commit, u64::MAX, StoreErrorKind::Unavailable);
+    let disk = Box::new(Directory::open(&dir.path().join("j")).unwrap());
+    let store = Journaled::on_disk(disk, Arc::new(inner), SMALL).unwrap();
+    let taken = (0..=u8::MAX).take_while(|n| store.put_now(1, &id(*n), &row(1)).unwrap()).count();
+    assert_eq!(taken, 2 * SMALL.items);
+    store.write(2, &[]).expect("what was answered is made durable, whatever the store behind does");
+    let error = store.write(3, &[put(99, 1)]).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "as the store fails");
+    assert_eq!(holds(&store, 99), None);
+    assert_eq!(holds(&store, 0), Some(1));
+    crash(store);
 }
