@@ -4,7 +4,6 @@
 //! once, when the engine opens, and monotonic time (which counts suspends) is added to it from then on.
 //! So a wall clock that is stepped while the process lives neither expires nor revives a session. Across
 //! restarts the store's persisted high-water mark is a floor: an earlier wall clock revives nothing either.
-
 //!
 //! Within one poll of a request time may be held still, see [`Moment`].
 

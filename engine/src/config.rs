@@ -407,8 +407,8 @@ impl Builder {
         let Some(path) = self.journal.take() else { return self.build(Some(store), None) };
         self.check()?;
         let index = (self.memory_limit / 8).min(LARGEST_JOURNAL_INDEX);
-        // A quarter more for rows on their way into the store.
-        self.memory_limit -= index + index / 4;
+        // As much again for the rows and the pages of the store that a checkpoint is busy with.
+        self.memory_limit -= 2 * index;
         self.life.cap_anonymous(self.memory_limit);
         self.check()?;
         let journaled = Arc::new(Journaled::open(&path, store, index)?);

@@ -167,17 +167,18 @@ impl Engine {
     /// As [`session`](Self::session), if that is answered without the store: the token's session is cached, or
     /// there is no token. `None` if it takes the store, or an expiry has to be dealt with: ask `session` then.
     ///
-    /// It runs no code of the application's but a custom clock, so that it may be called under a borrow.
+    /// It runs no code of the application's but a custom clock, so that it may be called under a borrow. The caller
+    /// brings the id of the token, which it has other uses for.
     #[doc(hidden)]
     #[inline]
-    pub fn session_now(&self, token: Option<&Token>) -> Option<Session> {
+    pub fn session_now(&self, token: Option<(Token, &SessionId)>) -> Option<Session> {
         let core = self.core();
         if core.is_closed() {
             return None;
         }
-        let Some(token) = token else { return Some(Session::begin(core.clone(), None, None)) };
-        let entry = core.find_live(&token.id(), core.clock.now_ms())?;
-        Some(Session::begin(core.clone(), Some(entry), Some(token.clone())))
+        let Some((token, id)) = token else { return Some(Session::begin(core.clone(), None, None)) };
+        let entry = core.find_live(id, core.clock.now_ms())?;
+        Some(Session::begin(core.clone(), Some(entry), Some(token)))
     }
 
     /// Whether `other` is a clone of this engine.

@@ -19,7 +19,7 @@ use sessile_engine::{Moment, Session as Live, Token};
 
 use crate::cookie::read::Candidates;
 use crate::layer::Shared;
-use crate::transport::{Carrier, RequestHead};
+use crate::transport::{self, Carrier, RequestHead};
 
 #[cfg(test)]
 mod tests;
@@ -52,7 +52,7 @@ struct State {
     phase: Phase,
     /// The cookies were looked at, so the response depends on them.
     consulted: bool,
-    /// Of the cookies that were looked at.
+    /// Of the tokens that were found: [`transport::fingerprint`].
     fingerprint: u64,
 }
 
@@ -151,13 +151,17 @@ impl Frame {
             return None;
         }
         let engine = &self.shared.engine;
-        let session = match found.as_slice() {
-            [] => engine.session_now(None),
-            [value] => engine.session_now(Some(&Token::parse(value)?)),
-            _ => None,
-        }?;
+        let (session, fingerprint) = match found.as_slice() {
+            [] => (engine.session_now(None)?, transport::fingerprint([])),
+            [value] => {
+                let token = Token::parse(value)?;
+                let id = token.id();
+                (engine.session_now(Some((token, &id)))?, transport::fingerprint([&id]))
+            }
+            _ => return None,
+        };
         state.consulted = true;
-        state.fingerprint = found.fingerprint();
+        state.fingerprint = fingerprint;
         state.phase = Phase::Own(session.clone());
         Some(session)
     }
@@ -252,10 +256,10 @@ impl Source {
         }
     }
 
-    /// Notes that the request's cookies, with this fingerprint, were looked at. If the same layer further
-    /// out has loaded a session for the same cookies, that one becomes this layer's too and is returned.
+    /// Notes that the request's tokens, with this fingerprint, were looked at. If the same layer further
+    /// out has loaded a session for the same tokens, that one becomes this layer's too and is returned.
     ///
-    /// The cookies are compared because the inner request need not be the outer one: a handler may call a
+    /// The tokens are compared because the inner request need not be the outer one: a handler may call a
     /// service with a request of its own, and must not lend it the session of a token that it does not bring.
     /// Two requests without any token look the same; the layer's documentation says what to do about it.
     pub(crate) fn consult(&self, fingerprint: u64) -> Option<Live> {

@@ -70,24 +70,6 @@ impl<'h> Candidates<'h> {
         &self.values[..self.len]
     }
 
-    /// A number that differs, for all that a client can bring about, when the values differ. It does not
-    /// hide them: it is compared within one request and leaves no memory of it.
-    pub(crate) fn fingerprint(&self) -> u64 {
-        let step = |print: u64, word: &[u8; 8]| {
-            (print.rotate_left(23) ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        };
-        let mut print = self.len as u64;
-        for value in self.as_slice() {
-            // Two halves that do not wait for each other. The last word repeats some of the one before it.
-            let (words, _) = value.as_chunks::<8>();
-            let last = value.last_chunk::<8>().unwrap_or(&[0; 8]);
-            let (front, back) = words.split_at(words.len() / 2);
-            let front = front.iter().fold(print, step);
-            print = front.rotate_left(32) ^ step(back.iter().fold(!print, step), last);
-        }
-        print
-    }
-
     fn consider(&mut self, pair: &'h [u8], name: &str) {
         let pair = pair.trim_ascii();
         let Some(value) = pair.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) else {

@@ -2,11 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use http::HeaderMap;
 use sessile_engine::Engine;
 
 use super::*;
-use crate::cookie::read::Candidates;
 use crate::layer::SessionLayer;
 
 enum Shop {}
@@ -44,8 +42,7 @@ fn load<M: 'static>(engine: &Engine) -> Live {
     match Source::in_scope(marker::<M>()).unwrap() {
         Found::Session(live) => live,
         Found::Source(source) => {
-            let none = Candidates::find(&HeaderMap::new(), "session").fingerprint();
-            if let Some(live) = source.consult(none) {
+            if let Some(live) = source.consult(transport::fingerprint([])) {
                 return live;
             }
             match source.settle(new_session(engine)) {

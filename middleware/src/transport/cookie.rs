@@ -2,9 +2,9 @@
 //! written is in [`crate::cookie`].
 
 use http::HeaderMap;
-use sessile_engine::{Delivery, Token};
+use sessile_engine::Delivery;
 
-use super::Candidates;
+use super::{Candidates, Presented};
 use crate::cookie::policy::CookiePolicy;
 use crate::cookie::read;
 use crate::cookie::write::{self, Validity};
@@ -13,18 +13,12 @@ use crate::headers::{self, CacheControl};
 /// The tokens in the cookies called `name`.
 pub(super) fn find(headers: &HeaderMap, name: &str) -> Candidates {
     let found = read::Candidates::find(headers, name);
-    let values = found.as_slice();
-    let mut tokens = values.iter().filter_map(|value| Token::parse(value));
-    let first = tokens.next();
-    let rest: Vec<Token> = tokens.collect();
-    let parsed = usize::from(first.is_some()) + rest.len();
-    Candidates {
-        first,
-        fingerprint: found.fingerprint(),
-        malformed: found.malformed || parsed < values.len(),
-        over_budget: found.over_budget,
-        rest: rest.into_iter(),
+    let mut presented = Presented::default();
+    for value in found.as_slice() {
+        presented.offer(value);
     }
+    let malformed = found.malformed || presented.malformed;
+    Candidates { malformed, over_budget: found.over_budget, ..presented.into() }
 }
 
 /// Writes the cookie, if there is one to write.
@@ -46,4 +40,32 @@ pub(super) fn deliver(
     };
     headers::set_cookie(head, policy.name(), cookie);
     headers::cache_control(head, cache_control);
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{COOKIE, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn fingerprints_tell_tokens_orders_and_counts_apart() {
+        let (a, b) = ("A".repeat(43), format!("B{}", "A".repeat(42)));
+        let all = [
+            String::new(),
+            format!("id={a}"),
+            format!("id={b}"),
+            format!("id={a}; id={b}"),
+            format!("id={b}; id={a}"),
+        ];
+        let print = |line: &str| {
+            let headers = HeaderMap::from_iter([(COOKIE, HeaderValue::from_str(line).unwrap())]);
+            find(&headers, "id").fingerprint
+        };
+        for (i, a) in all.iter().enumerate() {
+            for (j, b) in all.iter().enumerate() {
+                assert_eq!(print(a) == print(b), i == j, "{a} {b}");
+            }
+        }
+    }
 }

@@ -165,7 +165,7 @@ pub(crate) struct Candidates {
     pub(crate) first: Option<Token>,
     /// Empty, unless somebody planted tokens.
     pub(crate) rest: vec::IntoIter<Token>,
-    /// Differs, for all that a client can bring about, when the tokens differ.
+    /// Of all of them: [`fingerprint`].
     pub(crate) fingerprint: u64,
     malformed: bool,
     over_budget: bool,
@@ -198,10 +198,7 @@ impl Candidates {
 
 impl From<Presented> for Candidates {
     fn from(presented: Presented) -> Self {
-        let fingerprint = presented.tokens.iter().fold(0u64, |print, (id, _)| {
-            let [a, b, c, d, e, f, g, h, ..] = *id.as_bytes();
-            print.rotate_left(1) ^ u64::from_le_bytes([a, b, c, d, e, f, g, h])
-        });
+        let fingerprint = fingerprint(presented.tokens.iter().map(|(id, _)| id));
         let mut tokens = presented.tokens.into_iter().map(|(_, token)| token);
         let first = tokens.next();
         let rest: Vec<Token> = tokens.collect();
@@ -213,6 +210,16 @@ impl From<Presented> for Candidates {
             over_budget: false,
         }
     }
+}
+
+/// A number that differs, for all that a client can bring about, when tokens, their order or their count differ:
+/// they are told apart by their hashes.
+#[inline]
+pub(crate) fn fingerprint<'a>(ids: impl IntoIterator<Item = &'a SessionId>) -> u64 {
+    ids.into_iter().fold(0, |print, id| {
+        let [a, b, c, d, e, f, g, h, ..] = *id.as_bytes();
+        print.rotate_left(1) ^ u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    })
 }
 
 /// The transport of a layer.
