@@ -81,6 +81,9 @@ mod modelled {
         pub(crate) fn notify_one(&self) {
             self.0.notify_one();
         }
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
     }
 
     pub(crate) fn wait_for<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, timeout: Duration) {

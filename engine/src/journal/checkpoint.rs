@@ -32,6 +32,8 @@ pub(super) struct Checkpoints {
     carrying: Mutex<Carrying>,
     asked: Mutex<Asked>,
     wake: Condvar,
+    /// The thread has finished a round, or ends.
+    done: Condvar,
     expired: AtomicU64,
 }
 
@@ -45,6 +47,10 @@ struct Carrying {
 struct Asked {
     due: bool,
     stop: bool,
+    /// The thread is there.
+    running: bool,
+    /// Rounds it has finished.
+    rounds: u64,
     /// Engine time at which the journal was first seen with something in it.
     since: Option<u64>,
     /// Rows that expired before the first time are to be removed; the second is engine time.
@@ -64,6 +70,7 @@ impl Checkpoints {
             carrying: Mutex::new(Carrying { damaged }),
             asked: Mutex::new(Asked { due, ..Asked::default() }),
             wake: Condvar::new(),
+            done: Condvar::new(),
             expired: AtomicU64::new(0),
         }
     }
@@ -88,9 +95,28 @@ impl Checkpoints {
     }
 
     /// Waits until the journal has room: the store is slower than those who write.
+    ///
+    /// The thread makes it, and not the caller, so that the pages that the store keeps in memory are one thread's:
+    /// an allocator that keeps memory by thread would keep them twice.
     pub(super) fn wait_for_room(&self) -> Result<(), StoreError> {
+        let mut waited = false;
         while self.is_full() {
-            self.run_now()?;
+            let mut asked = self.asked.lock();
+            if !asked.running {
+                drop(asked);
+                self.run_now()?;
+                continue;
+            }
+            if let Some(error) = asked.trouble.as_ref().filter(|_| waited) {
+                return Err(error.clone());
+            }
+            asked.due = true;
+            self.wake.notify_one();
+            let round = asked.rounds;
+            while asked.running && asked.rounds == round {
+                wait_for(&self.done, &mut asked, IDLE);
+            }
+            waited = true;
         }
         Ok(())
     }
@@ -140,8 +166,22 @@ impl Checkpoints {
         self.wake.notify_one();
     }
 
+    /// Says that a thread is about to [`run`](Self::run), or that there will be none.
+    pub(super) fn set_running(&self, running: bool) {
+        self.asked.lock().running = running;
+        self.done.notify_all();
+    }
+
     /// The thread: checkpoints and sweeps until it is told to stop.
     pub(super) fn run(&self) {
+        struct Ends<'a>(&'a Checkpoints);
+        impl Drop for Ends<'_> {
+            fn drop(&mut self) {
+                self.0.set_running(false);
+            }
+        }
+
+        let _ends = Ends(self);
         let mut failures = 0_u32;
         loop {
             let sweep = {
@@ -171,6 +211,8 @@ impl Checkpoints {
                 }
             };
             self.note(&result);
+            self.asked.lock().rounds += 1;
+            self.done.notify_all();
         }
     }
 

@@ -175,9 +175,11 @@ impl Journaled {
 
     fn run_in_background(&self) -> Result<(), StoreError> {
         let checkpoints = Arc::clone(&self.checkpoints);
+        checkpoints.set_running(true);
         let spawned =
             std::thread::Builder::new().name("sessile-journal".into()).spawn(move || checkpoints.run());
         let thread = spawned.map_err(|e| {
+            self.checkpoints.set_running(false);
             StoreError::new(StoreErrorKind::Unavailable, NAME, "the checkpoint thread could not be started")
                 .with_source(e)
         })?;

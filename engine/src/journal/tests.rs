@@ -9,7 +9,7 @@ use pollster::block_on;
 use super::*;
 use crate::store::conformance::{Subject, run};
 use crate::store::fault::{FaultOp, FaultStore};
-use crate::store::{MemoryStore, Outcome, Store};
+use crate::store::{Capabilities, Expired, Listed, MemoryStore, Outcome, Store};
 
 /// Never by itself.
 const LARGE: Sizes =
@@ -166,4 +166,85 @@ fn a_full_journal_takes_nothing_more_and_syncs_what_it_has() {
     assert_eq!(holds(&store, 99), None);
     assert_eq!(holds(&store, 0), Some(1));
     crash(store);
+}
+
+/// With the thread that makes the checkpoints.
+fn with_thread(path: &Path, inner: impl Store) -> Journaled {
+    let disk = Box::new(Directory::open(path).unwrap());
+    let store = Journaled::on_disk(disk, Arc::new(inner), SMALL).unwrap();
+    store.run_in_background().unwrap();
+    store
+}
+
+/// Notes which threads commit.
+struct Committers(MemoryStore, Arc<std::sync::Mutex<Vec<Option<String>>>>);
+
+impl Store for Committers {
+    fn name(&self) -> &'static str {
+        Store::name(&self.0)
+    }
+    fn capabilities(&self) -> Capabilities {
+        Store::capabilities(&self.0)
+    }
+    async fn high_water(&self) -> Result<u64, StoreError> {
+        Store::high_water(&self.0).await
+    }
+    async fn load(&self, id: &SessionId) -> Result<Option<Row>, StoreError> {
+        Store::load(&self.0, id).await
+    }
+    async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
+        self.1.lock().unwrap().push(std::thread::current().name().map(str::to_owned));
+        Store::commit(&self.0, now, changes).await
+    }
+    async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, StoreError> {
+        Store::expire(&self.0, now, high_water, limit).await
+    }
+    async fn list(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        Store::list(&self.0, after, limit).await
+    }
+    async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
+        Store::list_owner(&self.0, owner).await
+    }
+    async fn count(&self) -> Result<Option<u64>, StoreError> {
+        Store::count(&self.0).await
+    }
+    async fn close(&self) -> Result<(), StoreError> {
+        Store::close(&self.0).await
+    }
+}
+
+#[test]
+fn a_full_journal_is_emptied_by_the_thread_that_does_it_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let committers = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let rows = MemoryStore::new();
+    let store = with_thread(&dir.path().join("j"), Committers(rows.clone(), Arc::clone(&committers)));
+    for n in 0..200 {
+        store.write(1000, &[put(n, 1)]).unwrap();
+    }
+    // Before the last checkpoint, which is the closing thread's.
+    let committers = committers.lock().unwrap().clone();
+    assert!(!committers.is_empty());
+    assert!(committers.iter().all(|name| name.as_deref() == Some("sessile-journal")), "{committers:?}");
+    block_on(Store::close(&store)).unwrap();
+    assert_eq!(rows.len(), 200);
+}
+
+#[test]
+fn who_waits_for_room_in_a_full_journal_is_told_that_the_store_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = FaultStore::new(MemoryStore::new());
+    let faults = inner.handle();
+    faults.fail_next(FaultOp::Commit, u64::MAX, StoreErrorKind::Unavailable);
+    let store = with_thread(&dir.path().join("j"), inner);
+    let (written, error) = (0..)
+        .map(|n| (n, store.write(1000, &[put(n, 1)])))
+        .find_map(|(n, result)| Some((n, result.err()?)))
+        .unwrap();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    faults.heal();
+    store.write(1000, &[put(written, 1)]).unwrap();
+    for n in 0..=written {
+        assert_eq!(holds(&store, n), Some(1), "{n}");
+    }
 }

@@ -3,7 +3,8 @@
 //!
 //! Order within a batch: renewals first, so that an entry being re-keyed is held back; then entries, each with
 //! its newest state (a session changed a hundred times in a window is one row); then deletions and
-//! quarantines of bare ids. A failed batch is queued again whole: nothing is lost that memory still holds.
+//! quarantines of bare ids. A failed batch is queued again whole: nothing is lost that memory still holds. Rows are
+//! made for one batch at a time, so that a long queue does not exist twice.
 
 mod queue;
 mod renewal;
@@ -51,6 +52,16 @@ struct Batch {
     items: Vec<Item>,
     held: Work,
     /// A record could not be sealed: nothing of the batch is to be written now.
+    failure: Option<StoreError>,
+}
+
+/// What writing one epoch's work has come to.
+#[derive(Default)]
+struct SoFar {
+    /// Something had to be held back.
+    held: bool,
+    /// Something must be written once more.
+    repeat: bool,
     failure: Option<StoreError>,
 }
 
@@ -112,41 +123,19 @@ impl Core {
             return self.refuse(work, epoch, error);
         }
         let now = self.clock.now_ms();
-        let batch = self.batch(work, now);
-        let held = !batch.held.is_empty();
-        self.queue.put_back(batch.held);
-        let mut changes = batch.changes;
-        let mut items = batch.items;
-        let mut again = Work::default();
-        let mut failure = batch.failure;
-        let mut repeat = false;
-        if changes.is_empty() && failure.is_none() {
-            // What was written past the queue waits to be synced.
-            failure = self.journal.as_ref().and_then(|journal| journal.write(now, &[]).err());
-        }
-        while !changes.is_empty() {
-            let take = batch_end(&items);
-            let rest = (changes.split_off(take), items.split_off(take));
-            if failure.is_none() {
-                match self.commit(store.as_ref(), now, &changes) {
-                    Ok(outcomes) => {
-                        self.counters.commits.add(1);
-                        self.counters.committed_changes.add(changes.len() as u64);
-                        for (item, outcome) in items.drain(..).zip(outcomes) {
-                            repeat |= self.applied(item, outcome, &mut again);
-                        }
-                    }
-                    Err(error) => failure = Some(error),
-                }
+        let mut work = work;
+        let mut so_far = SoFar::default();
+        loop {
+            let slice = work.take(BATCH);
+            let is_last = work.is_empty();
+            self.write_slice(store.as_ref(), now, slice, is_last, &mut so_far);
+            if is_last || so_far.failure.is_some() {
+                break;
             }
-            if let Some(error) = &failure {
-                for item in items.drain(..) {
-                    self.not_applied(item, error, &mut again);
-                }
-            }
-            (changes, items) = rest;
         }
-        self.queue.put_back(again);
+        // What a failure left untouched.
+        self.queue.put_back(work);
+        let SoFar { held, repeat, failure } = so_far;
         let how = match failure {
             Some(error) => {
                 self.commit_failed(&error);
@@ -163,6 +152,45 @@ impl Core {
             self.queue.nudge();
         }
         ok
+    }
+
+    /// Commits a slice of the work. With the last one, everything that the writer has looked at is durable.
+    fn write_slice(&self, store: &dyn DynStore, now: u64, slice: Work, is_last: bool, so_far: &mut SoFar) {
+        let batch = self.batch(slice, now);
+        so_far.held |= !batch.held.is_empty();
+        self.queue.put_back(batch.held);
+        let mut changes = batch.changes;
+        let mut items = batch.items;
+        let mut again = Work::default();
+        let mut failure = batch.failure;
+        if changes.is_empty() && is_last && failure.is_none() {
+            // What was written past the queue waits to be synced.
+            failure = self.journal.as_ref().and_then(|journal| journal.write(now, &[]).err());
+        }
+        while !changes.is_empty() {
+            let take = batch_end(&items);
+            let rest = (changes.split_off(take), items.split_off(take));
+            if failure.is_none() {
+                match self.commit(store, now, &changes) {
+                    Ok(outcomes) => {
+                        self.counters.commits.add(1);
+                        self.counters.committed_changes.add(changes.len() as u64);
+                        for (item, outcome) in items.drain(..).zip(outcomes) {
+                            so_far.repeat |= self.applied(item, outcome, &mut again);
+                        }
+                    }
+                    Err(error) => failure = Some(error),
+                }
+            }
+            if let Some(error) = &failure {
+                for item in items.drain(..) {
+                    self.not_applied(item, error, &mut again);
+                }
+            }
+            (changes, items) = rest;
+        }
+        self.queue.put_back(again);
+        so_far.failure = failure;
     }
 
     /// Keeps `work` without writing it: the store's file is in an unknown state.

@@ -38,6 +38,21 @@ impl Work {
             && self.quarantines.is_empty()
             && self.renewals.is_empty()
     }
+
+    /// Takes what comes first: all renewals, then up to `entries` entries, and with the last of them the bare ids.
+    pub(crate) fn take(&mut self, entries: usize) -> Self {
+        let rest = self.dirty.len().saturating_sub(entries);
+        let mut taken = Self {
+            dirty: self.dirty.split_off(rest),
+            renewals: std::mem::take(&mut self.renewals),
+            ..Self::default()
+        };
+        if rest == 0 {
+            taken.deletes = std::mem::take(&mut self.deletes);
+            taken.quarantines = std::mem::take(&mut self.quarantines);
+        }
+        taken
+    }
 }
 
 struct State {

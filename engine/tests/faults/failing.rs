@@ -125,6 +125,33 @@ fn a_write_whose_commit_failed_stays_and_is_stored_later() {
 }
 
 #[test]
+fn a_queue_of_several_batches_survives_the_failure_of_any() {
+    for failing in 1..4 {
+        let (engine, handle, _, rows) = open(Engine::builder());
+        // Nothing is written before all of it is there.
+        handle.fail_next(FaultOp::Commit, ALWAYS, StoreErrorKind::Unavailable);
+        let tokens: Vec<_> = (0..5_000).map(|i| fresh(&engine, i)).collect();
+        flush(&engine).unwrap_err();
+        handle.heal();
+        handle.fail_from(
+            FaultOp::Commit,
+            handle.calls(FaultOp::Commit) + failing,
+            StoreErrorKind::Unavailable,
+        );
+        let _ = flush(&engine);
+        assert!(rows.len() <= 5_000);
+        handle.heal();
+        settle(&engine);
+        assert_eq!((rows.len(), block_on(engine.stats()).dirty), (5_000, 0), "commit {failing} failed");
+        close(&engine).unwrap();
+        let engine = reopen(&rows);
+        for (i, token) in tokens.iter().enumerate().step_by(97) {
+            assert_eq!(n(&engine, token), Some(i as i64));
+        }
+    }
+}
+
+#[test]
 fn a_session_destroyed_while_the_store_fails_is_dead_at_once() {
     for builder in [Engine::builder(), power_loss()] {
         let (engine, handle, _, rows) = open(builder);
