@@ -10,7 +10,7 @@ use super::log::{Generations, Seen};
 use super::{Journaled, NAME, read};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::store::memory::check_rows;
-use crate::store::{Capabilities, Change, Expired, Listed, Outcome, Row, Store};
+use crate::store::{Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store};
 use crate::sync::Ordering;
 use crate::token::SessionId;
 
@@ -251,6 +251,26 @@ impl Store for Journaled {
         }
     }
 
+    /// The store's rows; of those that the journal knows better, what it knows. What is only in the journal is left out.
+    async fn scan(&self, after: Option<SessionId>, limit: usize) -> Result<Scanned, StoreError> {
+        self.check_open()?;
+        let stored = self.inner.scan(after, limit).await?;
+        let generations = self.log.generations();
+        let mut found = Scanned { last: stored.last, ..Scanned::default() };
+        for listed in stored.rows {
+            match self.look(&generations, &listed.id) {
+                Ok(None) => found.rows.push(listed),
+                Ok(Some(row)) => found.rows.extend(row.map(|row| Listed { id: listed.id, row })),
+                Err(e) if e.kind() == StoreErrorKind::Corrupt => found.damaged.push(listed.id),
+                Err(e) => return Err(e),
+            }
+        }
+        // A row that the next checkpoint replaces or removes is not missed.
+        let is_newest = |id: &SessionId| matches!(self.find(&generations, id), Found::Unknown);
+        found.damaged.extend(stored.damaged.into_iter().filter(is_newest));
+        Ok(found)
+    }
+
     async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
         self.check_open()?;
         let generations = self.log.generations();
@@ -288,6 +308,11 @@ impl Store for Journaled {
     async fn close(&self) -> Result<(), StoreError> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
+        }
+        if self.log.process.is_fork() {
+            // All of it is the other process's.
+            self.log.stop();
+            return self.inner.close().await;
         }
         self.join();
         // What cannot be handed on now is handed on by the next start.

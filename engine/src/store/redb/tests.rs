@@ -368,3 +368,18 @@ fn damage_and_panics_in_a_write_latch_and_reads_go_on() {
         commit(&again, &[insert(3)]).unwrap();
     }
 }
+
+/// A fork of the process leaves the file and its lock to the one that opened it.
+#[test]
+fn a_fork_writes_nothing_and_unlocks_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let store = RedbStore::open(&path).unwrap();
+    block_on(store.commit(1, &[])).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    store.place.process.pretend_to_fork();
+    assert_eq!(block_on(store.commit(2, &[])).unwrap_err().kind(), StoreErrorKind::Locked);
+    drop(store);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(RedbStore::open(&path).unwrap_err().kind(), StoreErrorKind::Locked, "it is still held");
+}

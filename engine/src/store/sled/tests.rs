@@ -246,7 +246,7 @@ fn damage_and_panics_in_a_write_latch_and_reads_go_on() {
         let path = dir.path().join(format!("{panics}"));
         let store = SledStore::open(&path).unwrap();
         commit(&store, &[insert(1)]).unwrap();
-        let failed = store.write(2, |plan| {
+        let failed = store.write(2, 0, |plan| {
             plan.apply(&[insert(2)])?;
             assert!(!panics, "sled gives up");
             Err::<(), _>(disorder())
@@ -398,4 +398,16 @@ fn no_flipped_bit_gives_a_wrong_row() {
     }
     println!("{found} opened, {refused} refused");
     assert!(found > 20 && refused > 20, "{found} opened, {refused} refused: the test shows little");
+}
+
+/// A fork of the process leaves the directory and its lock to the one that opened it.
+#[test]
+fn a_fork_writes_nothing_and_unlocks_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let store = SledStore::open(&path).unwrap();
+    store.place.process.pretend_to_fork();
+    assert_eq!(block_on(store.commit(2, &[])).unwrap_err().kind(), StoreErrorKind::Locked);
+    drop(store);
+    assert_eq!(SledStore::open(&path).unwrap_err().kind(), StoreErrorKind::Locked, "it is still held");
 }
