@@ -422,7 +422,12 @@ fn begin(core: Arc<Core>, found: Option<EntryRef>, token: &Token) -> Session {
     match found {
         Some(entry) => Session::begin(core, Some(entry), Some(token.clone())),
         None => {
-            core.notify(|| Event::Unknown { id: token.id() });
+            let id = token.id();
+            core.notify(|| Event::Unknown { id });
+            // Its tombstone stays until its row is deleted.
+            if core.cache.get(&id).is_some() {
+                return Session::begin_after_end(core);
+            }
             Session::begin(core, None, None)
         }
     }

@@ -190,6 +190,16 @@ impl Server {
         self.wait()
     }
 
+    /// As [`terminate`](Self::terminate), however it ends. Returns what it had said on stderr.
+    ///
+    /// # Panics
+    /// As `terminate`, and if a signal ended it.
+    pub fn terminate_and_listen(&mut self) -> String {
+        let status = self.terminate();
+        assert!(status.code().is_some(), "{status}");
+        self.stderr.take().map(|t| t.join().unwrap()).unwrap_or_default()
+    }
+
     /// Waits for the end.
     ///
     /// # Panics

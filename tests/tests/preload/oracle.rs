@@ -121,9 +121,10 @@ impl Worker {
                 }
             }
             4..9 => {
-                self.sessions[at].perhaps_over = true;
-                if self.send(client, "/renew")?.is_some() && !self.sessions[at].is_over(&before, client) {
+                let was_in_doubt = std::mem::replace(&mut self.sessions[at].perhaps_over, true);
+                if self.send(client, "/renew")?.is_some() && !was_in_doubt {
                     let session = &mut self.sessions[at];
+                    assert_ne!(client.jar, before, "a renewal without a new token: {session:?}");
                     session.jar = client.jar.clone();
                     session.perhaps_over = false;
                     self.dead.push(before);
@@ -194,8 +195,8 @@ impl Known {
     /// Whether a request found the session gone and began another one, which may be only after something that could have
     /// ended it.
     fn is_over(&self, before: &Jar, client: &Client) -> bool {
-        let over = self.perhaps_over;
-        assert!(over || client.jar.token().is_some(), "a live session was not recognized: {self:?}");
-        over && client.jar != *before
+        let is_other = client.jar != *before;
+        assert!(self.perhaps_over || !is_other, "a live session was not recognized: {self:?}");
+        is_other
     }
 }
