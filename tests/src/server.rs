@@ -190,14 +190,13 @@ impl Server {
         self.wait()
     }
 
-    /// As [`terminate`](Self::terminate), however it ends. Returns what it had said on stderr.
+    /// Waits for the end, however it comes. Also returns what it had said on stderr.
     ///
     /// # Panics
-    /// As `terminate`, and if a signal ended it.
-    pub fn terminate_and_listen(&mut self) -> String {
-        let status = self.terminate();
-        assert!(status.code().is_some(), "{status}");
-        self.stderr.take().map(|t| t.join().unwrap()).unwrap_or_default()
+    /// If it does not end within a minute.
+    pub fn wait_and_listen(&mut self) -> (ExitStatus, String) {
+        let status = self.wait();
+        (status, self.stderr.take().map(|t| t.join().unwrap()).unwrap_or_default())
     }
 
     /// Waits for the end.

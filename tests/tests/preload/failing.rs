@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
 
+use rustix::process::Signal;
 use sessile_tests::{Rng, Server, Store, env_number};
 use tempfile::TempDir;
 
@@ -169,5 +170,11 @@ fn load(workers: &mut [Worker], server: &Server, must_work: bool, ms: u64) {
 
 /// Ends the server; what it said.
 fn end(server: &mut Server, gently: bool) -> String {
-    if gently { server.terminate_and_listen() } else { server.kill() }
+    if !gently {
+        return server.kill();
+    }
+    server.signal(Signal::TERM);
+    let (status, stderr) = server.wait_and_listen();
+    assert!(status.code().is_some(), "{status}: {stderr}");
+    stderr
 }

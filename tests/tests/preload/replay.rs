@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use rustix::process::Signal;
 use sessile_tests::{Client, Jar, Rng, Server, Store, env_number};
 use tempfile::TempDir;
 
@@ -389,7 +390,9 @@ fn replay(store: fn(&Path) -> Store) {
         }
     });
     // Closing hands the journal on to the store, which is where most of the calls to it are.
-    let stderr = server.terminate_and_listen();
+    server.signal(Signal::TERM);
+    let (status, stderr) = server.wait_and_listen();
+    assert!(status.success(), "{stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
     let ops = parse(&fs::read(&log).unwrap());
     let syncs = ops.iter().filter(|(_, op)| matches!(op, Op::Sync { .. })).count();
