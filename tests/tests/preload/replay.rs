@@ -6,20 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use rustix::process::Signal;
-use sessile_tests::{Client, Jar, Rng, Server, Store, env_number};
+use sessile_tests::{Rng, Server, Store, env_number};
 use tempfile::TempDir;
 
+use crate::requests::Worker;
 use crate::shim;
 
 const THREADS: u64 = 3;
-const SESSIONS: usize = 5;
 const STEPS: usize = 250;
 const FLAGS: [&str; 4] = ["--durability", "power", "--log", "error"];
 
@@ -219,139 +218,6 @@ fn change(content: &mut Vec<u8>, op: &Op) {
     }
 }
 
-// ---- What was asked of the server -------------------------------------------------------------------
-
-/// The length of the log when a request was sent and when it was answered.
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    begun: u64,
-    answered: u64,
-}
-
-#[derive(Debug)]
-struct Put {
-    key: String,
-    value: String,
-    span: Span,
-}
-
-#[derive(Debug)]
-struct Session {
-    /// Its tokens one after the other, each with the request that brought it.
-    tokens: Vec<(Jar, Span)>,
-    puts: Vec<Put>,
-    destroyed: Option<Span>,
-}
-
-struct Worker {
-    rng: Rng,
-    log: PathBuf,
-    sessions: Vec<Session>,
-    next_value: u64,
-}
-
-impl Worker {
-    fn now(&self) -> u64 {
-        fs::metadata(&self.log).unwrap().len()
-    }
-
-    fn send(&self, client: &mut Client, path: &str) -> io::Result<Span> {
-        let begun = self.now();
-        let response = client.try_get(path)?;
-        assert_eq!(response.status, 200, "{path}: {}", response.body);
-        Ok(Span { begun, answered: self.now() })
-    }
-
-    fn put(&mut self) -> (String, String, String) {
-        self.next_value += 1;
-        let key = format!("k{}", self.rng.between(0, 3));
-        let padding = "x".repeat(usize::try_from(self.rng.between(0, 900)).unwrap());
-        let value = format!("v{}{padding}", self.next_value);
-        let path = format!("/put?key={key}&value={value}");
-        (key, value, path)
-    }
-
-    fn work(&mut self, address: SocketAddr) {
-        let mut client = Client::new(address);
-        for _ in 0..STEPS {
-            let live: Vec<usize> =
-                (0..self.sessions.len()).filter(|at| self.sessions[*at].destroyed.is_none()).collect();
-            if live.len() < SESSIONS {
-                client.jar = Jar::default();
-                let (key, value, path) = self.put();
-                let span = self.send(&mut client, &path).unwrap();
-                self.sessions.push(Session {
-                    tokens: vec![(client.jar.clone(), span)],
-                    puts: vec![Put { key, value, span }],
-                    destroyed: None,
-                });
-                continue;
-            }
-            let at = live[self.rng.index(live.len())];
-            client.jar = self.sessions[at].tokens.last().unwrap().0.clone();
-            match self.rng.between(0, 99) {
-                0..4 => {
-                    let span = self.send(&mut client, "/destroy").unwrap();
-                    self.sessions[at].destroyed = Some(span);
-                }
-                4..10 => {
-                    let span = self.send(&mut client, "/renew").unwrap();
-                    self.sessions[at].tokens.push((client.jar.clone(), span));
-                }
-                _ => {
-                    let (key, value, path) = self.put();
-                    let span = self.send(&mut client, &path).unwrap();
-                    self.sessions[at].puts.push(Put { key, value, span });
-                }
-            }
-        }
-    }
-
-    /// Compares a server with what may be there if the power went when the log was `at` long.
-    fn verify(&self, address: SocketAddr, at: u64) -> u64 {
-        let mut client = Client::new(address);
-        let mut verified = 0;
-        for session in self.sessions.iter().filter(|session| session.tokens[0].1.begun <= at) {
-            let mut alive: Vec<(usize, BTreeMap<String, String>)> = Vec::new();
-            for (n, (jar, _)) in session.tokens.iter().enumerate().filter(|(_, (_, span))| span.begun <= at) {
-                client.jar = jar.clone();
-                let shown: serde_json::Value = serde_json::from_str(&client.get("/json").ok()).unwrap();
-                if let Some(data) = shown.get("data").and_then(|data| data.as_object()) {
-                    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
-                    alive.push((n, data.iter().map(|(key, value)| (key.clone(), text(value))).collect()));
-                }
-            }
-            verified += 1;
-            let answered = |span: &Span| span.answered <= at;
-            // The newest token that was answered for, and those that may have replaced it.
-            let newest = session.tokens.iter().rposition(|(_, span)| answered(span));
-            let about = || format!("cut at {at}: {session:#?}, alive {alive:?}");
-            assert!(alive.len() <= 1, "two tokens are alive; {}", about());
-            match (&session.destroyed, alive.first()) {
-                (Some(end), Some(_)) => assert!(!answered(end), "a destroyed session is back; {}", about()),
-                (end, None) => assert!(
-                    newest.is_none() || end.is_some_and(|end| end.begun <= at),
-                    "a session is gone; {}",
-                    about()
-                ),
-                (None, Some(_)) => {}
-            }
-            let Some((n, data)) = alive.first() else { continue };
-            assert!(newest.is_none_or(|newest| newest <= *n), "an old token is alive; {}", about());
-            for key in (0..4).map(|n| format!("k{n}")) {
-                let puts: Vec<&Put> =
-                    session.puts.iter().filter(|p| p.key == key && p.span.begun <= at).collect();
-                let must = puts.iter().rposition(|put| answered(&put.span));
-                let found = data.get(&key);
-                let allowed = puts[must.unwrap_or(0)..].iter().any(|put| Some(&put.value) == found)
-                    || (must.is_none() && found.is_none());
-                assert!(allowed, "{key} is {found:?}; {}", about());
-            }
-        }
-        verified
-    }
-}
-
 // ---- The test ---------------------------------------------------------------------------------------
 
 #[test]
@@ -377,16 +243,14 @@ fn replay(store: fn(&Path) -> Store) {
     let mut server = Server::try_start_in(store(dir.path()), &FLAGS, &shim::environment(told)).unwrap();
     let address = server.address();
     let mut workers: Vec<Worker> = (0..THREADS)
-        .map(|n| Worker {
-            rng: rng.fork(n),
-            log: log.clone(),
-            sessions: Vec::new(),
-            next_value: n << 40,
+        .map(|n| {
+            let log = log.clone();
+            Worker::new(rng.fork(n), n, Arc::new(move || fs::metadata(&log).unwrap().len()))
         })
         .collect();
     thread::scope(|scope| {
         for worker in &mut workers {
-            scope.spawn(move || worker.work(address));
+            scope.spawn(move || worker.work(address, STEPS));
         }
     });
     // Closing hands the journal on to the store, which is where most of the calls to it are.
