@@ -193,8 +193,8 @@ fn a_full_disk_under_the_store_alone_costs_no_write() {
         let journal = elsewhere.path().join(format!("j{n}"));
         Engine::builder().when_full(WhenFull::Refuse).journal(journal)
     };
-    let mut stores: Vec<(&str, Box<dyn Fn(Builder, &Path) -> Engine>)> =
-        vec![("redb", Box::new(|b, path| b.open_redb(path).unwrap()))];
+    type Open = Box<dyn Fn(Builder, &Path) -> Engine>;
+    let mut stores: Vec<(&str, Open)> = vec![("redb", Box::new(|b, path| b.open_redb(path).unwrap()))];
     #[cfg(feature = "sled")]
     stores.push(("sled", Box::new(|b, path| b.open_sled(path).unwrap())));
     for (n, (name, open)) in (0..).zip(stores) {

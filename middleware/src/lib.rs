@@ -132,6 +132,7 @@ pub use sessile_engine as engine;
 pub use sessile_engine::{
     Builder, Changed, Conflicts, Delivery, Durability, EncodedKey, Ended, Engine, Error, ErrorKind, Event,
     ExpiredBy, Flash, Health, Issue, Key, Keyring, Level, Merged, Namespace, Observer, OwnerLimit, Page,
-    ParseLevelError, Protection, Rekeying, Result, Revoked, RevokedBy, Scan, SessionId, SessionInfo, SessionKey,
-    Snapshot, Stats, Status, StoreError, StoreErrorKind, Token, Transaction, View, WhenFull, value,
+    ParseLevelError, Protection, Rekeying, Result, Revoked, RevokedBy, Scan, SessionId, SessionInfo,
+    SessionKey, Snapshot, Stats, Status, StoreError, StoreErrorKind, Token, Transaction, View, WhenFull,
+    value,
 };

@@ -51,13 +51,18 @@ fn stops(store: fn(&Path) -> Store, journal: &str) {
             assert_eq!(stderr, "", "{level}");
         });
         let left = std::fs::read_dir(dir.path().join(journal)).unwrap();
-        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).filter(|name| name != "lock").collect();
+        let left: Vec<_> =
+            left.map(|entry| entry.unwrap().file_name()).filter(|name| name != "lock").collect();
         assert!(left.is_empty(), "all of the journal has been handed on: {left:?}");
         server.restart();
         let address = server.address();
         workers.iter_mut().for_each(|worker| worker.verify(address));
     }
     let sum = |of: fn(&Worker) -> u64| workers.iter().map(of).sum::<u64>();
-    println!("SIGTERM under load: {} answered, {} sessions verified", sum(|w| w.answered), sum(|w| w.verified));
+    println!(
+        "SIGTERM under load: {} answered, {} sessions verified",
+        sum(|w| w.answered),
+        sum(|w| w.verified)
+    );
     assert!(sum(|w| w.answered) > 0);
 }

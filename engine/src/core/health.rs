@@ -94,10 +94,7 @@ impl Core {
                 // It has just been found again.
                 None => Ok(()),
             },
-            _ => Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("sessions are read-only: {}", self.health()),
-            )),
+            _ => Err(Error::new(ErrorKind::ReadOnly, format!("sessions are read-only: {}", self.health()))),
         }
     }
 
@@ -107,12 +104,8 @@ impl Core {
         self.note_failure(error);
         if error.kind() == StoreErrorKind::Full && self.config.when_full == WhenFull::Refuse {
             *self.condition.no_space.lock() = Some(error.clone());
-            let _ = self.condition.writes.compare_exchange(
-                OPEN,
-                REFUSING,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
+            let _ =
+                self.condition.writes.compare_exchange(OPEN, REFUSING, Ordering::AcqRel, Ordering::Acquire);
         }
     }
 
@@ -152,12 +145,8 @@ impl Core {
     pub(crate) fn store_works(&self) {
         self.condition.failing.store(false, Ordering::Release);
         if self.condition.writes.load(Ordering::Acquire) == REFUSING {
-            let _ = self.condition.writes.compare_exchange(
-                REFUSING,
-                OPEN,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
+            let _ =
+                self.condition.writes.compare_exchange(REFUSING, OPEN, Ordering::AcqRel, Ordering::Acquire);
             *self.condition.no_space.lock() = None;
         }
         // What the journal takes does not say that the store behind it works.

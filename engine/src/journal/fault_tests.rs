@@ -148,7 +148,8 @@ fn every_cut_may_fail() {
         for for_good in [false, true] {
             for after in 0.. {
                 let full = ErrorKind::StorageFull;
-                let write = Fault { call: Some(Call::Write), after, error: full, written: 50, for_good: false };
+                let write =
+                    Fault { call: Some(Call::Write), after, error: full, written: 50, for_good: false };
                 let cut = Fault { call: Some(Call::SetLen), after: 0, error, written: 0, for_good };
                 let met = std::panic::catch_unwind(|| run_cut(write, cut));
                 if !met.unwrap_or_else(|_| panic!("{write:?}, then {cut:?} failed")) {
@@ -193,7 +194,11 @@ fn run_cut(write: Fault, cut: Fault) -> bool {
         let after = if killed { machine.kill(ops, &mut rng) } else { machine.lose_power(ops, &mut rng) };
         let store = crash_tests::open(&after, Behind::Model, SIZES).unwrap();
         let found = crash_tests::state(&store);
-        assert!(oracle.allows(ops, killed, &found), "killed {killed}: {:?}", oracle.differences(ops, killed, &found));
+        assert!(
+            oracle.allows(ops, killed, &found),
+            "killed {killed}: {:?}",
+            oracle.differences(ops, killed, &found)
+        );
         crash(store);
     }
     failed > 0
@@ -222,15 +227,8 @@ fn left_behind() -> (Machine, crash_tests::State) {
 /// Each call of a start that finds something, and of the checkpoint after it, fails once.
 #[test]
 fn every_call_of_a_recovery_may_fail() {
-    for call in [
-        Call::Open,
-        Call::Read,
-        Call::Create,
-        Call::Write,
-        Call::Sync,
-        Call::SyncNames,
-        Call::Remove,
-    ] {
+    for call in [Call::Open, Call::Read, Call::Create, Call::Write, Call::Sync, Call::SyncNames, Call::Remove]
+    {
         for error in [ErrorKind::StorageFull, ErrorKind::Other] {
             for after in 0.. {
                 let (machine, wanted) = left_behind();
@@ -250,7 +248,10 @@ fn every_call_of_a_recovery_may_fail() {
                     assert_eq!(crash_tests::state(&store), wanted, "{fault:?}");
                 } else {
                     assert_eq!(handed_on.unwrap_err().kind(), StoreErrorKind::Io, "{fault:?}");
-                    assert!(!matches!(call, Call::Open | Call::Read | Call::Remove), "reading poisons nothing");
+                    assert!(
+                        !matches!(call, Call::Open | Call::Read | Call::Remove),
+                        "reading poisons nothing"
+                    );
                 }
                 let ops = machine.ops();
                 crash(store);
@@ -276,14 +277,14 @@ fn every_call_of_a_recovery_may_fail() {
 fn every_read_may_fail() {
     let (machine, wanted) = left_behind();
     let store = crash_tests::open(&machine, Behind::Model, SIZES).unwrap();
-    for n in 0..crash_tests::IDS {
+    for (n, version) in wanted.iter().enumerate() {
         let fault =
             Fault { call: Some(Call::Read), after: 0, error: ErrorKind::Other, written: 0, for_good: true };
         machine.set_fault(Some(fault));
         match pollster::block_on(Store::load(&store, &id(n))) {
             Err(error) => assert_eq!(error.kind(), StoreErrorKind::Io),
             // Not in the journal.
-            Ok(found) => assert_eq!(found.map_or(0, |row| row.version), wanted[n]),
+            Ok(found) => assert_eq!(found.map_or(0, |row| row.version), *version),
         }
         let held = store.checkpoint().unwrap_err();
         assert_eq!(held.kind(), StoreErrorKind::Unavailable, "it will be tried again");
@@ -318,7 +319,10 @@ fn every_renaming_may_fail() {
         assert_eq!(crash_tests::state(&store), before);
         store.checkpoint().unwrap();
         assert!(!machine.world().live.segments().contains(&first));
-        assert!(machine.world().live.names.contains_key(&super::sim::Name::Aside(first)), "kept for the operator");
+        assert!(
+            machine.world().live.names.contains_key(&super::sim::Name::Aside(first)),
+            "kept for the operator"
+        );
         crash(store);
     }
 }

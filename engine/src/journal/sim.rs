@@ -228,7 +228,14 @@ impl Machine {
     pub(super) fn with(base: Image) -> Self {
         let files = base.files.keys().max().map_or(STORE_FILE, |last| *last) + 1;
         let live = base.clone();
-        Self(Arc::new(Mutex::new(World { base, live, log: Vec::new(), files, faults: Vec::new(), failed: 0 })))
+        Self(Arc::new(Mutex::new(World {
+            base,
+            live,
+            log: Vec::new(),
+            files,
+            faults: Vec::new(),
+            failed: 0,
+        })))
     }
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
@@ -300,7 +307,8 @@ impl Machine {
         }
         let mut live = world.base.clone();
         log.iter().for_each(|op| live.apply(op));
-        let world = World { base: world.base.clone(), live, log, files: world.files, faults: Vec::new(), failed: 0 };
+        let world =
+            World { base: world.base.clone(), live, log, files: world.files, faults: Vec::new(), failed: 0 };
         Self(Arc::new(Mutex::new(world)))
     }
 }

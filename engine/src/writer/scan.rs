@@ -146,7 +146,12 @@ impl Core {
     }
 
     /// A row did not pass. It is looked at once more: it may have been replaced or removed meanwhile.
-    fn found_damaged(&self, store: &dyn DynStore, id: &SessionId, found: &mut Scan) -> Result<(), StoreError> {
+    fn found_damaged(
+        &self,
+        store: &dyn DynStore,
+        id: &SessionId,
+        found: &mut Scan,
+    ) -> Result<(), StoreError> {
         let reason = match guarded(store.name(), || pollster::block_on(store.load(id))) {
             Ok(None) => return Ok(()),
             Ok(Some(row)) => match self.try_open(id, &row) {

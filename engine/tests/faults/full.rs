@@ -2,8 +2,8 @@
 //! it accepted.
 
 use pollster::block_on;
-use sessile_engine::store::fault::{FaultOp, FaultStore};
 use sessile_engine::store::MemoryStore;
+use sessile_engine::store::fault::{FaultOp, FaultStore};
 use sessile_engine::{Durability, Engine, ErrorKind, Health, StoreErrorKind, WhenFull};
 
 use super::support::*;

@@ -18,8 +18,16 @@ const SESSIONS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("se
 /// Changes a bit of the stored row of `token`, behind the store's back.
 fn damage(path: &Path, token: &Token) {
     let db = Database::open(path).unwrap();
-    let mut raw =
-        db.begin_read().unwrap().open_table(SESSIONS).unwrap().get(token.id().as_bytes()).unwrap().unwrap().value().to_vec();
+    let mut raw = db
+        .begin_read()
+        .unwrap()
+        .open_table(SESSIONS)
+        .unwrap()
+        .get(token.id().as_bytes())
+        .unwrap()
+        .unwrap()
+        .value()
+        .to_vec();
     let last = raw.len() - 1;
     raw[last] ^= 1;
     let mut tx = db.begin_write().unwrap();

@@ -140,12 +140,7 @@ fn parse(log: &Path) -> Vec<Entry> {
             let mut bytes = vec![0; if is_discard { 0 } else { len }];
             log.read_exact_at(&mut bytes, at).unwrap();
             at += bytes.len() as u64;
-            Entry {
-                at: sector * SECTOR as u64,
-                bytes,
-                zeros: if is_discard { len } else { 0 },
-                flags,
-            }
+            Entry { at: sector * SECTOR as u64, bytes, zeros: if is_discard { len } else { 0 }, flags }
         })
         .collect()
 }
@@ -158,10 +153,8 @@ fn build(base: &Path, to: &Path, entries: &[Entry], cut: usize, rng: &mut Rng) {
     let flushed = entries.iter().rposition(|entry| entry.flags & FLUSH != 0).map_or(0, |at| at + 1);
     let mode = rng.between(0, 3);
     for (n, entry) in entries.iter().enumerate() {
-        let is_kept = n < flushed
-            || entry.flags & FUA != 0
-            || mode == 1
-            || (mode > 1 && rng.between(0, 1) == 1);
+        let is_kept =
+            n < flushed || entry.flags & FUA != 0 || mode == 1 || (mode > 1 && rng.between(0, 1) == 1);
         if is_kept {
             image.write_all_at(&entry.bytes, entry.at).unwrap();
             image.write_all_at(&vec![0; entry.zeros], entry.at).unwrap();

@@ -173,8 +173,10 @@ impl Worker {
             for key in (0..KEYS).map(|n| format!("k{n}")) {
                 let value = client.get(&format!("/get?key={key}")).ok();
                 let value = (!value.is_empty()).then_some(value);
-                let allowed =
-                    session.keys.get(&key).map_or(value.is_none(), |register| register.allows(value.as_deref()));
+                let allowed = session
+                    .keys
+                    .get(&key)
+                    .map_or(value.is_none(), |register| register.allows(value.as_deref()));
                 assert!(allowed, "{key} is {value:?}: {session:?}");
                 found.insert(key, Register { acked: value, perhaps: Vec::new() });
             }

@@ -135,7 +135,8 @@ impl Disk {
                 (Some(directory), None) => {
                     for (n, file) in std::mem::take(&mut self.pending) {
                         let op = &ops[n].1;
-                        let (Op::Create { path, .. } | Op::Unlink { path } | Op::Rename { from: path, .. }) = op
+                        let (Op::Create { path, .. } | Op::Unlink { path } | Op::Rename { from: path, .. }) =
+                            op
                         else {
                             continue;
                         };

@@ -16,6 +16,7 @@ mod tests;
 
 use std::fmt;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -27,7 +28,9 @@ use self::backend::Failed;
 use self::format::{Key, OWNERS, SESSIONS};
 use self::open::{For, Opened};
 use super::memory::check_rows;
-use super::{Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, StoreErrorKind, row};
+use super::{
+    Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, StoreErrorKind, row,
+};
 use crate::journal;
 use crate::place::Place;
 use crate::sync::{AtomicU8, Ordering, RwLock};
@@ -307,8 +310,8 @@ impl RedbStore {
         let mut state = self.state.write();
         if self.place.process.is_fork() {
             // Letting go would write to the file, and unlock it for the process that has it.
-            std::mem::forget(state.base.take());
-            std::mem::forget(state.opened.take());
+            let _never_dropped =
+                (ManuallyDrop::new(state.base.take()), ManuallyDrop::new(state.opened.take()));
             return Ok(());
         }
         if state.base.take().is_none() {

@@ -33,7 +33,9 @@ use self::format::{Key, STATE_KEY, State};
 use self::open::Opened;
 use self::tables::Plan;
 use super::memory::check_rows;
-use super::{Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, StoreErrorKind, row};
+use super::{
+    Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, StoreErrorKind, row,
+};
 use crate::journal;
 use crate::place::Place;
 use crate::sync::{AtomicU8, Mutex, Ordering, RwLock};
@@ -372,11 +374,7 @@ fn page(
 }
 
 /// A row whose pieces have been read, into `rows` or `damaged`.
-fn tell(
-    row: Option<(Key, Vec<u8>, u16)>,
-    rows: &mut Vec<Listed>,
-    damaged: &mut Option<&mut Vec<SessionId>>,
-) {
+fn tell(row: Option<(Key, Vec<u8>, u16)>, rows: &mut Vec<Listed>, damaged: &mut Option<&mut Vec<SessionId>>) {
     let Some((id, raw, _)) = row else { return };
     match (listed(&id, &raw), damaged) {
         (Some(listed), _) => rows.push(listed),
