@@ -370,3 +370,43 @@ fn a_segment_that_is_gone_ends_all_writing() {
     assert_eq!(store.write(1, &[put]).unwrap_err().kind(), StoreErrorKind::Moved);
     crash(store);
 }
+
+/// A scan sees the newest state of every session, wherever it is, and names what is damaged in the journal.
+#[test]
+fn a_scan_reads_the_journal_and_the_store_as_one() {
+    let (machine, wanted) = left_behind();
+    let store = crash_tests::open(&machine, Behind::Model, SIZES).unwrap();
+    let scan = |limit: usize| {
+        let (mut rows, mut damaged, mut after) = (0, Vec::new(), None);
+        loop {
+            let page = pollster::block_on(Store::scan(&store, after, limit)).unwrap();
+            assert!(page.rows.len() + page.damaged.len() <= limit);
+            for listed in &page.rows {
+                let n = (0..crash_tests::IDS).find(|n| id(*n) == listed.id).unwrap();
+                assert_eq!(listed.row.version, wanted[n]);
+            }
+            rows += page.rows.len();
+            damaged.extend(page.damaged);
+            after = page.last;
+            if after.is_none() {
+                return (rows, damaged);
+            }
+        }
+    };
+    let all = wanted.iter().filter(|version| **version > 0).count();
+    for limit in [1, 2, 5, 29, 100] {
+        assert_eq!(scan(limit), (all, Vec::new()), "{limit} a page");
+    }
+    // The row of somebody who is in the journal.
+    let n = (0..crash_tests::IDS)
+        .find(|n| matches!(store.log.generations().frozen.unwrap().get(&id(*n)), Some(index::State::Row(_))))
+        .unwrap();
+    let Some(index::State::Row(place)) = store.log.generations().frozen.unwrap().get(&id(n)) else {
+        panic!()
+    };
+    machine.world().live.segment(place.segment)[place.at as usize + 9] ^= 1;
+    for limit in [1, 5, 100] {
+        assert_eq!(scan(limit), (all - 1, vec![id(n)]), "{limit} a page");
+    }
+    crash(store);
+}

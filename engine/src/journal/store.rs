@@ -251,23 +251,43 @@ impl Store for Journaled {
         }
     }
 
-    /// The store's rows; of those that the journal knows better, what it knows. What is only in the journal is left out.
     async fn scan(&self, after: Option<SessionId>, limit: usize) -> Result<Scanned, StoreError> {
         self.check_open()?;
-        let stored = self.inner.scan(after, limit).await?;
         let generations = self.log.generations();
-        let mut found = Scanned { last: stored.last, ..Scanned::default() };
-        for listed in stored.rows {
-            match self.look(&generations, &listed.id) {
-                Ok(None) => found.rows.push(listed),
-                Ok(Some(row)) => found.rows.extend(row.map(|row| Listed { id: listed.id, row })),
-                Err(e) if e.kind() == StoreErrorKind::Corrupt => found.damaged.push(listed.id),
+        let stored = self.inner.scan(after, limit).await?;
+        // What is damaged has no row. A damaged row that the next checkpoint replaces or removes is not missed.
+        let mut page: BTreeMap<[u8; 32], Option<Row>> =
+            stored.rows.into_iter().map(|l| (*l.id.as_bytes(), Some(l.row))).collect();
+        page.extend(stored.damaged.into_iter().map(|id| (*id.as_bytes(), None)));
+        let ids = self.ids_after(&generations, after, limit);
+        // Up to where both are known.
+        let known = ids.last().copied().filter(|_| ids.len() >= limit);
+        let ends = [stored.last, known].into_iter().flatten();
+        let mut last = ends.min_by_key(|id| *id.as_bytes());
+        for id in ids {
+            match self.look(&generations, &id) {
+                Ok(Some(Some(row))) => drop(page.insert(*id.as_bytes(), Some(row))),
+                Ok(Some(None)) => drop(page.remove(id.as_bytes())),
+                Ok(None) => {}
+                Err(e) if e.kind() == StoreErrorKind::Corrupt => drop(page.insert(*id.as_bytes(), None)),
                 Err(e) => return Err(e),
             }
         }
-        // A row that the next checkpoint replaces or removes is not missed.
-        let is_newest = |id: &SessionId| matches!(self.find(&generations, id), Found::Unknown);
-        found.damaged.extend(stored.damaged.into_iter().filter(is_newest));
+        page.retain(|id, _| last.is_none_or(|last| id <= last.as_bytes()));
+        if page.len() > limit
+            && let Some(end) = limit.checked_sub(1).and_then(|n| page.keys().nth(n)).copied()
+        {
+            page.retain(|id, _| *id <= end);
+            last = Some(SessionId::from_bytes(end));
+        }
+        let mut found = Scanned { last, ..Scanned::default() };
+        for (id, row) in page {
+            let id = SessionId::from_bytes(id);
+            match row {
+                Some(row) => found.rows.push(Listed { id, row }),
+                None => found.damaged.push(id),
+            }
+        }
         Ok(found)
     }
 

@@ -264,7 +264,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Listed>, StoreError>> + Send;
 
     /// As [`list`](Self::list), for a check of all that is stored: it names damaged rows too, which a listing leaves out.
-    /// A store that cannot have any, or cannot tell, needs no implementation.
+    /// Both count for `limit`. A store that cannot have any, or cannot tell, needs no implementation.
     ///
     /// # Errors
     /// As [`list`](Self::list).

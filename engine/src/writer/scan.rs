@@ -185,8 +185,7 @@ impl Engine {
     /// either. Blocks the calling thread for as long as reading takes; sessions are served meanwhile.
     /// [`Builder::integrity_scan`](crate::Builder::integrity_scan) does the same in the background.
     ///
-    /// What is only in the journal is not looked at: it is checked when it is handed on to the store. So nothing is
-    /// read at all from an engine in memory.
+    /// Nothing is read from an engine in memory.
     ///
     /// # Errors
     /// The store's error; [`StoreErrorKind::Unsupported`] if it cannot list; [`StoreErrorKind::Corrupt`] if not a row but
