@@ -1,9 +1,9 @@
-//! A loss of power under a real file system. The server works on ext4, on a loop device, on a file that
+//! A loss of power under a real file system. The server works on ext4 or XFS, on a loop device, on a file that
 //! `qemu-storage-daemon` shows by FUSE while it records every write and flush of blocks. From any prefix of that record a
-//! disk is built: what was flushed is there, of the writes since each is or is not. ext4 is mounted on it, which
+//! disk is built: what was flushed is there, of the writes since each is or is not. The file system is mounted, which
 //! repairs what it repairs, and a server is started on what it shows.
 //!
-//! It needs root, loop devices, FUSE, `mkfs.ext4` and `qemu-storage-daemon`; without them it says so.
+//! It needs root, loop devices, FUSE, `mkfs.ext4` or `mkfs.xfs`, and `qemu-storage-daemon`; without them it says so.
 //! `SESSILE_BLOCK_IMAGES` sets the images per store (12), `SESSILE_SEED` repeats a run.
 
 use std::fs::{self, File};
@@ -24,7 +24,8 @@ use crate::requests::Worker;
 const THREADS: u64 = 3;
 const STEPS: usize = 150;
 const FLAGS: [&str; 4] = ["--durability", "power", "--log", "error"];
-const DISK: u64 = 96 << 20;
+/// What XFS takes at least.
+const DISK: u64 = 320 << 20;
 const SECTOR: usize = 512;
 /// Flags of an entry of the record.
 const FLUSH: u64 = 1;
@@ -52,10 +53,10 @@ struct Mounted {
 }
 
 impl Mounted {
-    fn on(image: &Path) -> Result<Self, String> {
+    fn on(image: &Path, kind: &str) -> Result<Self, String> {
         let device = run("losetup", &["--find", "--show", text(image)])?;
         let mounted = Self { device, directory: TempDir::new().unwrap() };
-        run("mount", &["-t", "ext4", &mounted.device, text(mounted.directory.path())])?;
+        run("mount", &["-t", kind, &mounted.device, text(mounted.directory.path())])?;
         Ok(mounted)
     }
 
@@ -164,12 +165,17 @@ fn build(base: &Path, to: &Path, entries: &[Entry], cut: usize, rng: &mut Rng) {
 
 #[test]
 fn no_loss_of_power_under_ext4_loses_what_redb_had_answered() {
-    said_if_skipped(lose_power(|dir| Store::Redb(dir.join("s.redb"))));
+    said_if_skipped(lose_power("ext4", |dir| Store::Redb(dir.join("s.redb"))));
 }
 
 #[test]
 fn no_loss_of_power_under_ext4_loses_what_sled_had_answered() {
-    said_if_skipped(lose_power(|dir| Store::Sled(dir.join("s.sled"))));
+    said_if_skipped(lose_power("ext4", |dir| Store::Sled(dir.join("s.sled"))));
+}
+
+#[test]
+fn no_loss_of_power_under_xfs_loses_what_redb_had_answered() {
+    said_if_skipped(lose_power("xfs", |dir| Store::Redb(dir.join("s.redb"))));
 }
 
 fn said_if_skipped(result: Result<(), String>) {
@@ -180,7 +186,7 @@ fn said_if_skipped(result: Result<(), String>) {
 }
 
 /// An error is what is missing on this machine.
-fn lose_power(store: fn(&Path) -> Store) -> Result<(), String> {
+fn lose_power(kind: &str, store: fn(&Path) -> Store) -> Result<(), String> {
     // Loop devices are few, and found by number.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,9 +197,9 @@ fn lose_power(store: fn(&Path) -> Store) -> Result<(), String> {
     let (base, disk, log, shown, image) =
         (file("base"), file("disk"), file("log"), file("shown"), file("image"));
     File::create(&base).unwrap().set_len(DISK).unwrap();
-    run("mkfs.ext4", &["-q", "-F", text(&base)])?;
+    run(&format!("mkfs.{kind}"), &["-q", if kind == "xfs" { "-f" } else { "-F" }, text(&base)])?;
     {
-        let mounted = Mounted::on(&base)?;
+        let mounted = Mounted::on(&base, kind)?;
         assert!(Server::start(store(mounted.path()), &FLAGS).terminate().success());
     }
     fs::copy(&base, &disk).unwrap();
@@ -202,7 +208,7 @@ fn lose_power(store: fn(&Path) -> Store) -> Result<(), String> {
     let recorder = Recorder::start(&disk, &log, &shown)?;
 
     let mut workers: Vec<Worker> = {
-        let mounted = Mounted::on(&shown)?;
+        let mounted = Mounted::on(&shown, kind)?;
         let mut server = Server::start(store(mounted.path()), &FLAGS);
         let address = server.address();
         // The record's head is written with each flush, so it is behind what has been done, but not behind what has been
@@ -237,7 +243,7 @@ fn lose_power(store: fn(&Path) -> Store) -> Result<(), String> {
         let cut = if n % 3 == 0 { entries.len() - rng.index(last.max(1)) } else { rng.index(entries.len()) };
         build(&base, &image, &entries, cut, &mut rng);
         let about = format!("image {n}, cut {cut} of {}", entries.len());
-        let mounted = Mounted::on(&image).unwrap_or_else(|e| panic!("{about}: {e}"));
+        let mounted = Mounted::on(&image, kind).unwrap_or_else(|e| panic!("{about}: {e}"));
         let mut server = Server::try_start_in(store(mounted.path()), &FLAGS, &[])
             .unwrap_or_else(|failed| panic!("{about}: {failed:?}"));
         let address = server.address();
@@ -246,7 +252,7 @@ fn lose_power(store: fn(&Path) -> Store) -> Result<(), String> {
         assert!(!stderr.contains("panicked"), "{about}: {stderr}");
     }
     println!(
-        "loss of power under ext4 with {}: {} writes and {flushes} flushes of blocks recorded, {images} images, \
+        "loss of power under {kind} with {}: {} writes and {flushes} flushes of blocks recorded, {images} images, \
          {verified} sessions verified, 0 answered writes lost, 0 dead sessions back, 0 wrong values",
         store(Path::new("")).flag().split(':').next().unwrap_or_default(),
         entries.len() - flushes,
