@@ -1,7 +1,9 @@
 //! Configuration of an engine: every setting, its default and the reason for it. Opens nothing itself.
 
 mod durability;
+mod full;
 mod life;
+mod scan;
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -11,6 +13,7 @@ use std::time::Duration;
 use self::durability::DEFAULT_WINDOW;
 pub use self::durability::Durability;
 pub(crate) use self::durability::Release;
+pub use self::full::WhenFull;
 use crate::clock::{Clock, duration_ms};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) lifetime_ms: u64,
     pub(crate) idle_ms: Option<NonZeroU64>,
     pub(crate) durability: Durability,
+    pub(crate) when_full: WhenFull,
+    pub(crate) scan_every_ms: Option<u64>,
     pub(crate) memory_limit: usize,
     pub(crate) limits: Limits,
     pub(crate) owner_limit: Option<(usize, OwnerLimit)>,
@@ -75,6 +80,8 @@ pub struct Builder {
     lifetime: Duration,
     idle_timeout: Option<Duration>,
     durability: Option<Durability>,
+    when_full: WhenFull,
+    scan_every: Option<Duration>,
     journal: Option<PathBuf>,
     memory_limit: usize,
     limits: Limits,
@@ -92,6 +99,8 @@ impl Default for Builder {
             lifetime: Duration::from_secs(24 * 60 * 60),
             idle_timeout: None,
             durability: None,
+            when_full: WhenFull::default(),
+            scan_every: None,
             journal: None,
             memory_limit: 256 << 20,
             limits: Limits::default(),
@@ -474,6 +483,8 @@ impl Builder {
             lifetime_ms,
             idle_ms,
             durability,
+            when_full: self.when_full,
+            scan_every_ms: self.scan_every.map(|every| duration_ms(every).max(1)),
             memory_limit: self.memory_limit,
             limits: self.limits,
             owner_limit: self.owner_limit,

@@ -3,6 +3,7 @@
 
 mod aliases;
 mod follow;
+mod health;
 mod lifetime;
 mod room;
 mod sealing;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use self::aliases::{Aliases, Table};
 use self::follow::latest_use;
+use self::health::Condition;
 use crate::cache::{Cache, Entry, EntryRef, Phase};
 use crate::clock::EngineClock;
 use crate::config::{Config, Release};
@@ -19,13 +21,13 @@ use crate::journal::Journaled;
 use crate::observer::{Event, Observer, notify};
 use crate::owner::{Gates, Moving};
 use crate::record::Record;
-use crate::stats::{Counters, Health, Stats};
+use crate::stats::{Counters, Stats};
 use crate::store::DynStore;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::token::SessionId;
 use crate::watch::Watches;
 use crate::wheel::Wheel;
-use crate::writer::{Queue, Reseal, closed};
+use crate::writer::{Pacer, Queue, Reseal, closed};
 
 /// Everything that all handles of one engine share.
 pub(crate) struct Core {
@@ -49,11 +51,9 @@ pub(crate) struct Core {
     pub(crate) gates: Gates,
     pub(crate) watches: Watches,
     pub(crate) reseal: Reseal,
+    pub(crate) pacer: Pacer,
     observer: Option<Arc<dyn Observer>>,
-    health: Mutex<Health>,
-    /// The store takes no more writes.
-    latched: AtomicBool,
-    closed: AtomicBool,
+    condition: Condition,
     /// Engine time of the next sweep of expired rows.
     next_sweep: AtomicU64,
 }
@@ -105,10 +105,9 @@ impl Core {
             gates: Gates::new(),
             watches: Watches::new(),
             reseal: Reseal::default(),
+            pacer: Pacer::default(),
             observer,
-            health: Mutex::new(Health::Ok),
-            latched: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
+            condition: Condition::default(),
             next_sweep: AtomicU64::new(now),
         }
     }
@@ -363,80 +362,6 @@ impl Core {
         })
     }
 
-    // ---- health ----
-
-    pub(crate) fn is_latched(&self) -> bool {
-        self.latched.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_closed(&self) {
-        self.closed.store(true, Ordering::Release);
-        *self.health.lock() = Health::Closed;
-        self.watches.wake_all();
-    }
-
-    /// Whether a write may be accepted now.
-    pub(crate) fn check_writable(&self) -> Result<()> {
-        if self.is_closed() {
-            return Err(closed());
-        }
-        if self.is_latched() {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("sessions are read-only: {}", self.health()),
-            ));
-        }
-        Ok(())
-    }
-
-    /// Notes a failed commit; an error that leaves the file in an unknown state latches the engine read-only.
-    pub(crate) fn commit_failed(&self, error: &StoreError) {
-        self.counters.commit_failures.add(1);
-        let fatal = matches!(
-            error.kind(),
-            StoreErrorKind::Io | StoreErrorKind::Corrupt | StoreErrorKind::ReadOnly | StoreErrorKind::Closed
-        );
-        let mut health = self.health.lock();
-        let was_ok = *health == Health::Ok;
-        let text = error.to_string();
-        *health = if fatal {
-            Health::ReadOnly { error: text.clone() }
-        } else {
-            Health::Degraded { error: text.clone() }
-        };
-        drop(health);
-        if fatal {
-            self.latched.store(true, Ordering::Release);
-            self.queue.latch(error);
-        }
-        tracing::error!(target: "sessile", %error, fatal, "writing sessions failed");
-        if was_ok {
-            self.notify(|| Event::StoreDown { error: text });
-        }
-    }
-
-    pub(crate) fn store_works(&self) {
-        // What the journal takes does not say that the store behind it works.
-        if self.journal.as_ref().is_some_and(|journal| journal.in_trouble()) {
-            return;
-        }
-        let mut health = self.health.lock();
-        if matches!(*health, Health::Degraded { .. }) {
-            *health = Health::Ok;
-            drop(health);
-            tracing::info!(target: "sessile", "the session store works again");
-            self.notify(|| Event::StoreUp);
-        }
-    }
-
-    pub(crate) fn health(&self) -> Health {
-        self.health.lock().clone()
-    }
-
     pub(crate) fn sweep_is_due(&self, now: u64) -> bool {
         now >= self.next_sweep.load(Ordering::Relaxed)
     }
@@ -468,6 +393,10 @@ impl Core {
             commits: c.commits.get(),
             committed_changes: c.committed_changes.get(),
             commit_failures: c.commit_failures.get(),
+            scans: c.scans.get(),
+            scanned: c.scanned.get(),
+            mended: c.mended.get(),
+            scan_failures: c.scan_failures.get(),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Journaled, Recovery};
 use crate::observer::{Event, Observer};
+use crate::place::Process;
 use crate::session::Session;
 use crate::stats::{Health, Stats};
 use crate::store::{BoxFuture, DynStore};
@@ -54,6 +55,7 @@ pub struct Engine {
 struct Handle {
     core: Arc<Core>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    process: Process,
 }
 
 impl Engine {
@@ -92,7 +94,7 @@ impl Engine {
         } else {
             None
         };
-        Ok(Self { handle: Arc::new(Handle { core, thread: Mutex::new(thread) }) })
+        Ok(Self { handle: Arc::new(Handle { core, thread: Mutex::new(thread), process: Process::this() }) })
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -369,6 +371,12 @@ impl fmt::Debug for Engine {
 
 impl Handle {
     fn shut_down(&self) -> Result<()> {
+        if let Err(error) = self.process.check("session") {
+            // Threads and files are the other process's.
+            self.core.set_closed();
+            self.core.queue.shut();
+            return Err(error.into());
+        }
         let Some(thread) = self.thread.lock().take() else {
             return self.close_store();
         };
@@ -415,7 +423,12 @@ fn begin(core: Arc<Core>, found: Option<EntryRef>, token: &Token) -> Session {
     match found {
         Some(entry) => Session::begin(core, Some(entry), Some(token.clone())),
         None => {
-            core.notify(|| Event::Unknown { id: token.id() });
+            let id = token.id();
+            core.notify(|| Event::Unknown { id });
+            // Its tombstone stays until its row is deleted.
+            if core.cache.get(&id).is_some() {
+                return Session::begin_after_end(core);
+            }
             Session::begin(core, None, None)
         }
     }

@@ -35,7 +35,8 @@ pub enum ErrorKind {
     OutOfMemoryBudget,
     /// The store failed; see [`Error::store_error`].
     Store,
-    /// The engine refuses writes after an I/O error on its file. Reads go on from memory.
+    /// The engine refuses writes after an I/O error on its file, or because the file was moved or replaced. Reads go
+    /// on from memory.
     ReadOnly,
     /// The stored record of this session failed its integrity check and was quarantined.
     Corrupt,
@@ -213,13 +214,17 @@ pub enum StoreErrorKind {
     Io,
     /// The store's own structure is damaged.
     Corrupt,
-    /// The file is in use by another process or another engine.
+    /// The file is in use by another process or another engine; also by the process of which this one is a fork.
     Locked,
     /// The file is not one of ours.
     Foreign,
     /// The file was written by a newer version of sessile.
     NewerFormat,
-    /// The store refuses writes after an earlier [`Io`](Self::Io) or [`Corrupt`](Self::Corrupt) error.
+    /// The file was moved, deleted or replaced by another while it was open. It is written to no more: what reaches a
+    /// file without a name is lost with the process.
+    Moved,
+    /// The store refuses writes after an earlier [`Io`](Self::Io), [`Corrupt`](Self::Corrupt) or
+    /// [`Moved`](Self::Moved) error.
     ReadOnly,
     /// The store was closed.
     Closed,

@@ -48,6 +48,7 @@ mod journal;
 mod keyring;
 mod observer;
 mod owner;
+mod place;
 pub mod record;
 #[cfg(feature = "axum")]
 mod response;
@@ -68,7 +69,7 @@ mod wheel;
 mod writer;
 
 pub use crate::clock::Moment;
-pub use crate::config::{Builder, Durability};
+pub use crate::config::{Builder, Durability, WhenFull};
 pub use crate::engine::{Begin, Engine};
 pub use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
 pub use crate::iterate::Page;
@@ -82,7 +83,7 @@ pub use crate::session::{
 };
 pub use crate::stats::{Health, Stats};
 pub use crate::token::{EncodedToken, ParseSessionIdError, SessionId, Token};
-pub use crate::writer::Rekeying;
+pub use crate::writer::{Rekeying, Scan};
 
 /// For types of [`Session::put_archived`]: `#[rkyv(crate = sessile_engine::rkyv)]` (`sessile::engine::rkyv`), or an own
 /// dependency on the same version. Its features that change the layout of archives, such as `unaligned`, change that

@@ -76,6 +76,13 @@ pub enum Event {
         /// What was wrong with it.
         reason: String,
     },
+    /// A stored record failed its integrity check while its session was in memory. It is written anew; nothing is lost.
+    Mended {
+        /// Its id.
+        id: SessionId,
+        /// What was wrong with it.
+        reason: String,
+    },
     /// At the start, the journal had gaps where changes had been durable. What could be read is in service; the
     /// damaged segments are kept beside the others as `*.damaged`.
     JournalDamaged {

@@ -46,6 +46,14 @@ pub struct Stats {
     pub committed_changes: u64,
     /// Commits that failed.
     pub commit_failures: u64,
+    /// Integrity scans that went over all stored sessions; see [`Engine::scan`](crate::Engine::scan).
+    pub scans: u64,
+    /// Rows that they have looked at, those of a pass under way included.
+    pub scanned: u64,
+    /// Damaged rows that they had written anew from memory. The others are in `quarantined`.
+    pub mended: u64,
+    /// Turns of scans in the background that failed as a whole, and are repeated.
+    pub scan_failures: u64,
 }
 
 /// Whether the store works.
@@ -59,7 +67,16 @@ pub enum Health {
         /// The store's latest error.
         error: String,
     },
-    /// The store's file is in an unknown state: sessions are served from memory and writes are refused.
+    /// No space is left for the journal or the store's file. Sessions are served; what is written is kept in memory
+    /// or refused, as [`Builder::when_full`](crate::Builder::when_full) says, and is written out when there is space
+    /// again, which the engine finds by itself. While only the store's file finds no space, the journal in front of it
+    /// takes writes as before.
+    Full {
+        /// The store's latest error.
+        error: String,
+    },
+    /// The store's file is in an unknown state, or is no longer where it was: sessions are served from memory and
+    /// writes are refused until the engine is opened anew.
     ReadOnly {
         /// The store's error.
         error: String,
@@ -73,6 +90,7 @@ impl fmt::Display for Health {
         match self {
             Self::Ok => f.write_str("ok"),
             Self::Degraded { error } => write!(f, "degraded: {error}"),
+            Self::Full { error } => write!(f, "full: {error}"),
             Self::ReadOnly { error } => write!(f, "read-only: {error}"),
             Self::Closed => f.write_str("closed"),
         }
@@ -95,6 +113,10 @@ pub(crate) struct Counters {
     pub(crate) commits: Counter,
     pub(crate) committed_changes: Counter,
     pub(crate) commit_failures: Counter,
+    pub(crate) scans: Counter,
+    pub(crate) scanned: Counter,
+    pub(crate) mended: Counter,
+    pub(crate) scan_failures: Counter,
 }
 
 /// A relaxed counter.

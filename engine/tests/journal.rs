@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pollster::block_on;
+use sessile_engine::clock::ManualClock;
 use sessile_engine::store::{MemoryStore, RedbStore};
 use sessile_engine::{
     Builder, Delivery, Durability, Engine, ErrorKind, Event, Session, StoreErrorKind, Token,
@@ -253,4 +254,68 @@ fn sessions_that_are_only_in_the_journal_are_found_by_every_way() {
     let after = process_crash().open_redb(file(&killed(&dir))).unwrap();
     let left = tokens.iter().filter(|token| value(&after, token).is_some()).count();
     assert_eq!(left, 500, "logout everywhere is final");
+}
+
+/// An engine whose clock begins at `start`, with sessions of 100 s.
+fn timed(dir: &TempDir, clock: &ManualClock) -> Engine {
+    process_crash().clock(clock.clone()).lifetime(Duration::from_secs(100)).open_redb(file(dir)).unwrap()
+}
+
+/// 2027, in ms.
+const START: u64 = 1_800_000_000_000;
+
+/// The store behind it has not been told of anything: the time is the journal's.
+#[test]
+fn p8_a_kill_and_an_earlier_clock_revive_nothing_that_is_in_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(START);
+    let engine = timed(&dir, &clock);
+    let old = fresh(&engine);
+    clock.advance(Duration::from_secs(99));
+    let young = fresh(&engine);
+    clock.advance(Duration::from_secs(2));
+    let newest = fresh(&engine);
+    block_on(engine.flush()).unwrap();
+    assert_eq!(value(&engine, &old), None, "its time is over");
+
+    for back in [0, 1, 3_600_000, START] {
+        let image = killed(&dir);
+        let clock = ManualClock::new(START - back);
+        let after = timed(&image, &clock);
+        let found = [&old, &young, &newest].map(|token| value(&after, token).is_some());
+        assert_eq!(found, [false, true, true], "{back} ms back");
+        // Its time goes on from where it was.
+        clock.advance(Duration::from_secs(98));
+        assert_eq!(value(&after, &young), None);
+        assert!(value(&after, &newest).is_some());
+        // And again, from a clean shutdown.
+        block_on(after.close()).unwrap();
+        drop(after);
+        let again = timed(&image, &ManualClock::new(START - back));
+        assert_eq!([&old, &young].map(|token| value(&again, token)), [None, None]);
+        assert!(value(&again, &newest).is_some());
+    }
+}
+
+/// A clock that is set while the engine runs moves no time; what sleeps grows older.
+#[test]
+fn p8_steps_of_the_clock_and_suspends_are_told_apart_by_an_engine_with_a_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(START);
+    let engine = timed(&dir, &clock);
+    let token = fresh(&engine);
+    clock.step_wall_to(START + 10 * 365 * 86_400_000);
+    fresh(&engine);
+    block_on(engine.checkpoint()).unwrap();
+    assert!(value(&engine, &token).is_some(), "a step forward expires nothing early");
+    clock.step_wall_to(1);
+    fresh(&engine);
+    block_on(engine.checkpoint()).unwrap();
+    assert!(value(&engine, &token).is_some());
+    let image = killed(&dir);
+    let after = timed(&image, &ManualClock::new(START + 1_000));
+    assert!(value(&after, &token).is_some(), "neither step was written down");
+    // Both clocks go on while the machine sleeps.
+    clock.advance(Duration::from_secs(100));
+    assert_eq!(value(&engine, &token), None);
 }

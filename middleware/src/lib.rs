@@ -4,6 +4,7 @@
 //! ```no_run
 //! use axum::{Router, routing::get};
 //! use sessile::{Engine, Session, SessionLayer};
+//! use tokio::signal::unix::{SignalKind, signal};
 //!
 //! async fn hits(session: Session) -> Result<String, sessile::ErrorResponse> {
 //!     let hits = session.update("hits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
@@ -15,11 +16,18 @@
 //!     let engine = Engine::builder().open_redb("sessions.redb")?;
 //!     let app = Router::new().route("/", get(hits)).layer(SessionLayer::new(engine.clone()));
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:4000").await?;
-//!     axum::serve(listener, app)
-//!         .with_graceful_shutdown(async { drop(tokio::signal::ctrl_c().await) })
-//!         .await?;
+//!     axum::serve(listener, app).with_graceful_shutdown(stopped()).await?;
 //!     engine.close().await?;
 //!     Ok(())
+//! }
+//!
+//! /// Ready when a service manager (SIGTERM) or a terminal (SIGINT) asks for the end.
+//! async fn stopped() {
+//!     let mut terminate = signal(SignalKind::terminate()).expect("signals can be watched");
+//!     tokio::select! {
+//!         _ = terminate.recv() => {}
+//!         _ = tokio::signal::ctrl_c() => {}
+//!     }
 //! }
 //! ```
 //!
@@ -124,6 +132,7 @@ pub use sessile_engine as engine;
 pub use sessile_engine::{
     Builder, Changed, Conflicts, Delivery, Durability, EncodedKey, Ended, Engine, Error, ErrorKind, Event,
     ExpiredBy, Flash, Health, Issue, Key, Keyring, Level, Merged, Namespace, Observer, OwnerLimit, Page,
-    ParseLevelError, Protection, Rekeying, Result, Revoked, RevokedBy, SessionId, SessionInfo, SessionKey,
-    Snapshot, Stats, Status, StoreError, StoreErrorKind, Token, Transaction, View, value,
+    ParseLevelError, Protection, Rekeying, Result, Revoked, RevokedBy, Scan, SessionId, SessionInfo,
+    SessionKey, Snapshot, Stats, Status, StoreError, StoreErrorKind, Token, Transaction, View, WhenFull,
+    value,
 };

@@ -79,10 +79,25 @@ impl Server {
     /// # Panics
     /// If it neither ends nor gets ready within a minute, or its ready line is not as documented.
     pub fn try_start(store: Store, flags: &[&str]) -> Result<Self, Failed> {
+        Self::try_start_in(store, flags, &[])
+    }
+
+    /// As [`try_start`](Self::try_start), with these environment variables. A restart does without them.
+    ///
+    /// # Errors
+    /// How it ended.
+    ///
+    /// # Panics
+    /// As `try_start`.
+    pub fn try_start_in(
+        store: Store,
+        flags: &[&str],
+        environment: &[(&str, String)],
+    ) -> Result<Self, Failed> {
         let flag = store.flag();
         let mut args = vec!["--listen", "127.0.0.1:0", "--store", &flag];
         args.extend(flags);
-        let mut child = spawn(&args);
+        let mut child = spawn(&args, environment);
 
         // Reads the ready line, then goes on reading so that the server never blocks on a full pipe.
         let stdout = child.stdout.take().unwrap();
@@ -175,6 +190,15 @@ impl Server {
         self.wait()
     }
 
+    /// Waits for the end, however it comes. Also returns what it had said on stderr.
+    ///
+    /// # Panics
+    /// If it does not end within a minute.
+    pub fn wait_and_listen(&mut self) -> (ExitStatus, String) {
+        let status = self.wait();
+        (status, self.stderr.take().map(|t| t.join().unwrap()).unwrap_or_default())
+    }
+
     /// Waits for the end.
     ///
     /// # Panics
@@ -216,16 +240,17 @@ impl Drop for Server {
 /// If it does not end within a minute.
 #[must_use]
 pub fn run(args: &[&str]) -> Failed {
-    let mut child = spawn(args);
+    let mut child = spawn(args, &[]);
     let stderr = child.stderr.take().unwrap();
     let stderr = thread::spawn(move || read_all(stderr));
     let code = wait(&mut child).code();
     Failed { code, stderr: stderr.join().unwrap() }
 }
 
-fn spawn(args: &[&str]) -> Child {
+fn spawn(args: &[&str], environment: &[(&str, String)]) -> Child {
     Command::new(binary())
         .args(args)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

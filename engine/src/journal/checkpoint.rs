@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::index::{Generation, State};
 use super::log::Log;
-use super::{Sizes, read};
+use super::{NAME, Sizes, read};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::store::{Change, DynStore, guarded};
 use crate::sync::{AtomicU64, Condvar, Duration, Mutex, Ordering, wait_for};
@@ -58,6 +58,8 @@ struct Asked {
     trouble: Option<StoreError>,
     /// Whether `trouble` has come or gone since it was last told.
     news: bool,
+    /// The thread has failed and will try again after a pause.
+    retries: bool,
 }
 
 impl Checkpoints {
@@ -128,6 +130,11 @@ impl Checkpoints {
         };
         self.look();
         let mut asked = self.asked.lock();
+        if asked.trouble.is_some() && !asked.retries && !asked.due {
+            // It failed for somebody who asked for a checkpoint and does not try again.
+            asked.due = true;
+            self.wake.notify_one();
+        }
         let since = *asked.since.get_or_insert(now);
         if now.saturating_sub(since) < AGE_MS {
             return;
@@ -211,7 +218,10 @@ impl Checkpoints {
                 }
             };
             self.note(&result);
-            self.asked.lock().rounds += 1;
+            let mut asked = self.asked.lock();
+            asked.retries = failures > 0;
+            asked.rounds += 1;
+            drop(asked);
             self.done.notify_all();
         }
     }
@@ -225,6 +235,7 @@ impl Checkpoints {
 
     fn carry_all(&self) -> Result<(), StoreError> {
         let mut carrying = self.carrying.lock();
+        self.log.check_place()?;
         // What is frozen already, and then what has come since.
         for _ in 0..2 {
             let was_frozen = self.log.generations().frozen.is_some();
@@ -271,6 +282,13 @@ impl Checkpoints {
             State::Quarantined => Change::Quarantine { id },
             State::Row(place) => match read(generation, &id, place) {
                 Ok(row) => Change::Put { id, row },
+                // Nothing was written, so trying again is safe.
+                Err(error) if error.kind() == StoreErrorKind::Io => {
+                    let message = "a session in the journal cannot be read now";
+                    return Err(
+                        StoreError::new(StoreErrorKind::Unavailable, NAME, message).with_source(error)
+                    );
+                }
                 // An older state of it must not come back.
                 Err(error) if error.kind() == StoreErrorKind::Corrupt => {
                     tracing::error!(target: "sessile", %id, %error, "a session in the journal is damaged and was quarantined");

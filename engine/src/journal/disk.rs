@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{NAME, failed};
 use crate::error::{StoreError, StoreErrorKind};
+use crate::place::{FileId, Place, moved};
 use crate::sync::Mutex;
 
 /// A place for numbered segments.
@@ -24,6 +25,11 @@ pub(crate) trait Disk: Send + Sync + 'static {
     fn set_aside(&self, number: u32) -> io::Result<()>;
     /// Makes names durable.
     fn sync(&self) -> io::Result<()>;
+    /// Whether the place, and `segment` under its number, are still what was opened.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Moved`].
+    fn check(&self, number: u32, segment: &dyn Segment) -> Result<(), StoreError>;
     /// Lets others have the place. Nothing is asked of it any more.
     fn release(&self);
 }
@@ -31,6 +37,10 @@ pub(crate) trait Disk: Send + Sync + 'static {
 /// One file of a [`Disk`].
 pub(crate) trait Segment: Send + Sync {
     fn len(&self) -> io::Result<u64>;
+    /// Which file it is, if there are others to tell it from.
+    fn id(&self) -> io::Result<Option<FileId>> {
+        Ok(None)
+    }
     /// Fills `buffer` from the offset `at`, or fails.
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Writes all of `bytes` at the offset `at`, or fails and may have written a part.
@@ -46,6 +56,8 @@ const ASIDE: &str = ".damaged";
 /// A directory of mode 0700 with files of mode 0600, locked while it is open.
 pub(crate) struct Directory {
     path: PathBuf,
+    /// The directory and the lock in it.
+    place: Place,
     /// The lock ends when this is closed.
     lock: Mutex<Option<File>>,
 }
@@ -65,7 +77,10 @@ impl Directory {
             .open(path.join("lock"))
             .map_err(|e| error("cannot open the lock of", e))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), lock: Mutex::new(Some(lock)) }),
+            Ok(()) => {
+                let place = place(path, &lock).map_err(|e| error("cannot look at", e))?;
+                Ok(Self { path: path.to_owned(), place, lock: Mutex::new(Some(lock)) })
+            }
             Err(TryLockError::WouldBlock) => Err(StoreError::new(
                 StoreErrorKind::Locked,
                 NAME,
@@ -84,6 +99,13 @@ impl Directory {
     fn name(&self, number: u32) -> PathBuf {
         self.path.join(format!("{number:010}{SUFFIX}"))
     }
+}
+
+fn place(path: &Path, lock: &File) -> io::Result<Place> {
+    let place = Place::new().with(&path.join("lock"), lock)?;
+    #[cfg(unix)]
+    let place = place.with(path, &File::open(path)?)?;
+    Ok(place)
 }
 
 fn numbers(path: &Path) -> io::Result<Vec<u32>> {
@@ -160,6 +182,16 @@ impl Disk for Directory {
         sync_directory(&self.path)
     }
 
+    fn check(&self, number: u32, segment: &dyn Segment) -> Result<(), StoreError> {
+        self.place.check(NAME)?;
+        let name = self.name(number);
+        match segment.id() {
+            Ok(Some(id)) => id.missed_at(&name).map_or(Ok(()), |what| Err(moved(NAME, &name, what))),
+            // Whoever cannot look does not know.
+            _ => Ok(()),
+        }
+    }
+
     fn release(&self) {
         *self.lock.lock() = None;
     }
@@ -168,6 +200,10 @@ impl Disk for Directory {
 impl Segment for File {
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn id(&self) -> io::Result<Option<FileId>> {
+        Ok(Some(FileId::of(&self.metadata()?)))
     }
 
     #[cfg(unix)]

@@ -116,6 +116,11 @@ impl Generation {
         files.into_iter().map(|(_, file)| file).collect()
     }
 
+    /// Its files with their numbers.
+    pub(super) fn numbered(&self) -> Vec<(u32, Arc<dyn Segment>)> {
+        self.files.lock().clone()
+    }
+
     pub(super) fn segments(&self) -> Vec<u32> {
         self.files.lock().iter().map(|(n, _)| *n).collect()
     }

@@ -21,6 +21,7 @@ use super::frame::{self, BATCH_FRAME, Header, Mark, SEGMENT_HEADER, Seed};
 use super::index::{Generation, State};
 use super::{NAME, failed};
 use crate::error::{StoreError, StoreErrorKind};
+use crate::place::Process;
 use crate::store::{Change, Row};
 use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 use crate::token::SessionId;
@@ -54,6 +55,8 @@ pub(super) struct Log {
     synced: AtomicU64,
     /// The latest engine time it was told, in ms.
     now: AtomicU64,
+    /// Who may write.
+    pub(super) process: Process,
 }
 
 /// States of a generation that was the current one, as somebody found them.
@@ -183,6 +186,7 @@ impl Log {
             syncing: Mutex::new(()),
             synced: AtomicU64::new(start.synced),
             now: AtomicU64::new(start.now),
+            process: Process::this(),
         })
     }
 
@@ -271,6 +275,11 @@ impl Log {
         if let Some(error) = &active.broken {
             return Err(error.clone());
         }
+        // The process that this one is a fork of writes at the same place.
+        if let Err(error) = self.process.check(NAME) {
+            active.broken = Some(error.clone());
+            return Err(error);
+        }
         if active.ragged {
             let cut = active.file.set_len(active.at);
             cut.map_err(|e| active.fails("cannot cut a failed write off", e))?;
@@ -309,6 +318,10 @@ impl Log {
                 "the numbers of segments are used up",
             ));
         };
+        if let Err(error) = self.disk.check(active.number, &*active.file) {
+            active.broken = Some(error.clone());
+            return Err(error);
+        }
         let header = Header { journal: self.journal, number, base: active.end(), now: self.now() };
         let file = begin(&*self.disk, &header).map_err(|e| active.fails("cannot begin a segment", e))?;
         generation.add_file(number, Arc::clone(&file));
@@ -358,7 +371,9 @@ impl Log {
         let mut active = self.active.lock();
         if let Err(e) = synced {
             // Whatever the reason: a failed sync leaves unknown what is on the disk.
-            let error = StoreError::new(StoreErrorKind::Io, NAME, "making it durable failed").with_source(e);
+            let error = self.disk.check(active.number, &*active.file).err().unwrap_or_else(|| {
+                StoreError::new(StoreErrorKind::Io, NAME, "making it durable failed").with_source(e)
+            });
             active.broken = Some(error.clone());
             return Err(error);
         }
@@ -367,6 +382,28 @@ impl Log {
         // The last of them is still written, unless another one has been begun since.
         active.unsynced.drain(..files.len() - 1);
         Ok(())
+    }
+
+    /// Sees that the segments are still where a start would look for them. If not, nothing is written any more: it
+    /// would be lost with this process.
+    pub(super) fn check_place(&self) -> Result<(), StoreError> {
+        let is_missed = |(number, file): &(u32, Arc<dyn Segment>)| {
+            let error = self.disk.check(*number, &**file).err()?;
+            // A checkpoint may have removed it since: it forgets a segment first.
+            let known = self.generations();
+            let is_known = |g: &Arc<Generation>| g.segments().contains(number);
+            (is_known(&known.current) || known.frozen.as_ref().is_some_and(is_known)).then_some(error)
+        };
+        let Generations { current, frozen } = self.generations();
+        let files = frozen.iter().chain([&current]).flat_map(|generation| generation.numbered());
+        let Some(error) = files.collect::<Vec<_>>().iter().find_map(is_missed) else { return Ok(()) };
+        let mut active = self.active.lock();
+        Err(active.broken.get_or_insert(error).clone())
+    }
+
+    /// Appends a mark and syncs it.
+    pub(super) fn try_writing(&self) -> Result<(), StoreError> {
+        self.sync_with(true)
     }
 
     /// Appends a mark.

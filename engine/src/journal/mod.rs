@@ -217,6 +217,17 @@ impl Journaled {
         Ok(true)
     }
 
+    /// Writes what changes nothing and syncs it, to find out whether that works.
+    pub(crate) fn try_writing(&self, now: u64) -> Result<(), StoreError> {
+        self.log.note_time(now);
+        self.log.try_writing()
+    }
+
+    /// Whether the journal is still where it was opened.
+    pub(crate) fn check_place(&self) -> Result<(), StoreError> {
+        self.log.check_place()
+    }
+
     /// Housekeeping, about once a second: a checkpoint of what has been in the journal for long, and then the removal of
     /// rows that expired before `due`.
     pub(crate) fn keep_house(&self, now: u64, due: u64) {
@@ -245,6 +256,10 @@ impl Journaled {
     }
 
     fn join(&self) {
+        if self.log.process.is_fork() {
+            // It has no such thread, and whoever waited for it would wait for ever.
+            return;
+        }
         self.checkpoints.stop();
         let thread = self.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(thread) = thread

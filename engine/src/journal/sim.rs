@@ -182,7 +182,11 @@ pub(super) enum Call {
     Sync,
     Create,
     Remove,
+    Rename,
     SyncNames,
+    /// Listing the names, and opening one.
+    Open,
+    /// The length and the content of a file.
     Read,
 }
 
@@ -205,7 +209,8 @@ pub(super) struct World {
     pub(super) live: Image,
     pub(super) log: Vec<Op>,
     files: usize,
-    fault: Option<Fault>,
+    /// Each counts for itself.
+    faults: Vec<Fault>,
     /// Operations that a fault has made to fail.
     pub(super) failed: u64,
 }
@@ -223,7 +228,14 @@ impl Machine {
     pub(super) fn with(base: Image) -> Self {
         let files = base.files.keys().max().map_or(STORE_FILE, |last| *last) + 1;
         let live = base.clone();
-        Self(Arc::new(Mutex::new(World { base, live, log: Vec::new(), files, fault: None, failed: 0 })))
+        Self(Arc::new(Mutex::new(World {
+            base,
+            live,
+            log: Vec::new(),
+            files,
+            faults: Vec::new(),
+            failed: 0,
+        })))
     }
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
@@ -244,7 +256,11 @@ impl Machine {
     }
 
     pub(super) fn set_fault(&self, fault: Option<Fault>) {
-        self.world().fault = fault;
+        self.set_faults(fault.into_iter().collect());
+    }
+
+    pub(super) fn set_faults(&self, faults: Vec<Fault>) {
+        self.world().faults = faults;
     }
 
     /// A machine that lost its power after `ops` operations.
@@ -291,27 +307,28 @@ impl Machine {
         }
         let mut live = world.base.clone();
         log.iter().for_each(|op| live.apply(op));
-        let world = World { base: world.base.clone(), live, log, files: world.files, fault: None, failed: 0 };
+        let world =
+            World { base: world.base.clone(), live, log, files: world.files, faults: Vec::new(), failed: 0 };
         Self(Arc::new(Mutex::new(world)))
     }
 }
 
 impl World {
     fn fails(&mut self, call: Call) -> Option<Fault> {
-        let fault = self.fault.as_mut()?;
-        if fault.call.is_some_and(|c| c != call) {
-            return None;
-        }
-        if fault.after > 0 {
-            fault.after -= 1;
-            return None;
-        }
-        let fault = *fault;
-        if !fault.for_good {
-            self.fault = None;
-        }
-        self.failed += 1;
-        Some(fault)
+        let mut meets = None;
+        self.faults.retain_mut(|fault| {
+            if meets.is_some() || fault.call.is_some_and(|c| c != call) {
+                return true;
+            }
+            if fault.after > 0 {
+                fault.after -= 1;
+                return true;
+            }
+            meets = Some(*fault);
+            fault.for_good
+        });
+        self.failed += u64::from(meets.is_some());
+        meets
     }
 
     fn check(&mut self, call: Call) -> io::Result<()> {
@@ -331,7 +348,7 @@ struct SimFile(Machine, usize);
 impl Disk for SimDisk {
     fn segments(&self) -> io::Result<Vec<u32>> {
         let mut world = self.0.world();
-        world.check(Call::Read)?;
+        world.check(Call::Open)?;
         // In an order that is not theirs.
         Ok(world.live.segments().into_iter().rev().collect())
     }
@@ -351,7 +368,7 @@ impl Disk for SimDisk {
 
     fn open(&self, number: u32) -> io::Result<Arc<dyn Segment>> {
         let mut world = self.0.world();
-        world.check(Call::Read)?;
+        world.check(Call::Open)?;
         let file = world.live.names.get(&Name::Segment(number)).copied().ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(SimFile(self.0.clone(), file)))
     }
@@ -369,7 +386,7 @@ impl Disk for SimDisk {
 
     fn set_aside(&self, number: u32) -> io::Result<()> {
         let mut world = self.0.world();
-        world.check(Call::Remove)?;
+        world.check(Call::Rename)?;
         world.does(Op::Rename(Name::Segment(number), Name::Aside(number)));
         Ok(())
     }
@@ -379,6 +396,13 @@ impl Disk for SimDisk {
         world.check(Call::SyncNames)?;
         world.does(Op::SyncNames);
         Ok(())
+    }
+
+    fn check(&self, number: u32, _: &dyn Segment) -> Result<(), StoreError> {
+        if self.0.world().live.names.contains_key(&Name::Segment(number)) {
+            return Ok(());
+        }
+        Err(StoreError::new(StoreErrorKind::Moved, "journal", format!("segment {number} is gone")))
     }
 
     fn release(&self) {}

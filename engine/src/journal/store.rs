@@ -10,7 +10,7 @@ use super::log::{Generations, Seen};
 use super::{Journaled, NAME, read};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::store::memory::check_rows;
-use crate::store::{Capabilities, Change, Expired, Listed, Outcome, Row, Store};
+use crate::store::{Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store};
 use crate::sync::Ordering;
 use crate::token::SessionId;
 
@@ -251,6 +251,46 @@ impl Store for Journaled {
         }
     }
 
+    async fn scan(&self, after: Option<SessionId>, limit: usize) -> Result<Scanned, StoreError> {
+        self.check_open()?;
+        let generations = self.log.generations();
+        let stored = self.inner.scan(after, limit).await?;
+        // What is damaged has no row. A damaged row that the next checkpoint replaces or removes is not missed.
+        let mut page: BTreeMap<[u8; 32], Option<Row>> =
+            stored.rows.into_iter().map(|l| (*l.id.as_bytes(), Some(l.row))).collect();
+        page.extend(stored.damaged.into_iter().map(|id| (*id.as_bytes(), None)));
+        let ids = self.ids_after(&generations, after, limit);
+        // Up to where both are known.
+        let known = ids.last().copied().filter(|_| ids.len() >= limit);
+        let ends = [stored.last, known].into_iter().flatten();
+        let mut last = ends.min_by_key(|id| *id.as_bytes());
+        for id in ids {
+            match self.look(&generations, &id) {
+                Ok(Some(Some(row))) => drop(page.insert(*id.as_bytes(), Some(row))),
+                Ok(Some(None)) => drop(page.remove(id.as_bytes())),
+                Ok(None) => {}
+                Err(e) if e.kind() == StoreErrorKind::Corrupt => drop(page.insert(*id.as_bytes(), None)),
+                Err(e) => return Err(e),
+            }
+        }
+        page.retain(|id, _| last.is_none_or(|last| id <= last.as_bytes()));
+        if page.len() > limit
+            && let Some(end) = limit.checked_sub(1).and_then(|n| page.keys().nth(n)).copied()
+        {
+            page.retain(|id, _| *id <= end);
+            last = Some(SessionId::from_bytes(end));
+        }
+        let mut found = Scanned { last, ..Scanned::default() };
+        for (id, row) in page {
+            let id = SessionId::from_bytes(id);
+            match row {
+                Some(row) => found.rows.push(Listed { id, row }),
+                None => found.damaged.push(id),
+            }
+        }
+        Ok(found)
+    }
+
     async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
         self.check_open()?;
         let generations = self.log.generations();
@@ -288,6 +328,11 @@ impl Store for Journaled {
     async fn close(&self) -> Result<(), StoreError> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
+        }
+        if self.log.process.is_fork() {
+            // All of it is the other process's.
+            self.log.stop();
+            return self.inner.close().await;
         }
         self.join();
         // What cannot be handed on now is handed on by the next start.

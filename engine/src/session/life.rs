@@ -241,7 +241,11 @@ impl Session {
     pub fn destroy(&self) -> Result<()> {
         let mut slot = self.unit().slot.lock();
         slot.check_loaded()?;
-        let Some(entry) = slot.entry.take() else { return Ok(()) };
+        let Some(entry) = slot.entry.take() else {
+            // Whoever asks again is not told that it is over before that is durable.
+            slot.must_wait |= slot.ending;
+            return Ok(());
+        };
         let published = entry.phase() != Phase::Unpublished;
         let claims = std::mem::take(&mut slot.claims);
         *slot = Slot {

@@ -88,6 +88,13 @@ impl Session {
         Self { unit: Some(pool::take(core, entry, token)) }
     }
 
+    /// An empty handle for a client whose session has ended, with the store perhaps not told yet.
+    pub(crate) fn begin_after_end(core: Arc<Core>) -> Self {
+        let session = Self::begin(core, None, None);
+        session.unit().slot.lock().ending = true;
+        session
+    }
+
     /// A handle for administration: there is no client to deliver anything to.
     pub(crate) fn of_nobody(core: Arc<Core>, entry: EntryRef) -> Self {
         let session = Self::begin(core, Some(entry), None);

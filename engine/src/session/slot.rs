@@ -38,6 +38,8 @@ pub(super) struct Slot {
     pub(super) renew: Option<Lifetime>,
     /// The commit must wait until what this request did is durable, whatever the level.
     pub(super) must_wait: bool,
+    /// The session that the client presented has ended, and the store may not know it yet.
+    pub(super) ending: bool,
     /// The client holds a cookie that should be removed.
     pub(super) remove: bool,
     /// The client's copy of the token must be told of a later deadline or another persistence.

@@ -56,6 +56,10 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn check(&self, _: u32, _: &dyn Segment) -> Result<(), crate::StoreError> {
+        Ok(())
+    }
+
     fn release(&self) {}
 }
 

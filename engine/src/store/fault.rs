@@ -5,7 +5,9 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use super::{Capabilities, Change, Expired, Listed, Outcome, Row, Store, StoreError, StoreErrorKind};
+use super::{
+    Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, StoreErrorKind,
+};
 use crate::sync::Mutex;
 use crate::token::SessionId;
 
@@ -30,7 +32,7 @@ pub enum FaultOp {
     Commit,
     /// [`Store::expire`].
     Expire,
-    /// [`Store::list`] and [`Store::list_owner`].
+    /// [`Store::list`], [`Store::scan`] and [`Store::list_owner`].
     List,
     /// [`Store::close`].
     Close,
@@ -225,6 +227,11 @@ impl<S: Store> Store for FaultStore<S> {
     async fn list(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
         self.enter(FaultOp::List).await?;
         self.inner.list(after, limit).await
+    }
+
+    async fn scan(&self, after: Option<SessionId>, limit: usize) -> Result<Scanned, StoreError> {
+        self.enter(FaultOp::List).await?;
+        self.inner.scan(after, limit).await
     }
 
     async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {

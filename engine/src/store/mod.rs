@@ -140,6 +140,28 @@ pub struct Listed {
     pub row: Row,
 }
 
+/// A page of a [`Store::scan`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scanned {
+    /// The rows that can be read.
+    pub rows: Vec<Listed>,
+    /// The keys of those that are damaged.
+    pub damaged: Vec<SessionId>,
+    /// The last key that was looked at; `None` if there is nothing behind it.
+    pub last: Option<SessionId>,
+}
+
+impl Scanned {
+    /// What a scan for `limit` rows found.
+    #[must_use]
+    pub fn of(rows: Vec<Listed>, damaged: Vec<SessionId>, limit: usize) -> Self {
+        let ends = [rows.last().map(|listed| listed.id), damaged.last().copied()];
+        let last = ends.into_iter().flatten().max_by_key(|id| *id.as_bytes());
+        let is_full = rows.len() + damaged.len() >= limit;
+        Self { rows, damaged, last: last.filter(|_| is_full) }
+    }
+}
+
 /// What a store can do and where its limits are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -241,6 +263,19 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Listed>, StoreError>> + Send;
 
+    /// As [`list`](Self::list), for a check of all that is stored: it names damaged rows too, which a listing leaves out.
+    /// Both count for `limit`. A store that cannot have any, or cannot tell, needs no implementation.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    fn scan(
+        &self,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Scanned, StoreError>> + Send {
+        async move { Ok(Scanned::of(self.list(after, limit).await?, Vec::new(), limit)) }
+    }
+
     /// All rows of one owner.
     ///
     /// # Errors
@@ -284,6 +319,9 @@ impl<S: Store> Store for Arc<S> {
     async fn list(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
         Store::list(&**self, after, limit).await
     }
+    async fn scan(&self, after: Option<SessionId>, limit: usize) -> Result<Scanned, StoreError> {
+        Store::scan(&**self, after, limit).await
+    }
     async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
         Store::list_owner(&**self, owner).await
     }
@@ -319,6 +357,8 @@ pub trait DynStore: Send + Sync + 'static {
     fn expire(&self, now: u64, high_water: u64, limit: usize) -> BoxFuture<'_, Result<Expired, StoreError>>;
     /// See [`Store::list`].
     fn list(&self, after: Option<SessionId>, limit: usize) -> BoxFuture<'_, Result<Vec<Listed>, StoreError>>;
+    /// See [`Store::scan`].
+    fn scan(&self, after: Option<SessionId>, limit: usize) -> BoxFuture<'_, Result<Scanned, StoreError>>;
     /// See [`Store::list_owner`].
     fn list_owner<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>>;
     /// See [`Store::count`].
@@ -352,6 +392,9 @@ impl<S: Store> DynStore for S {
     }
     fn list(&self, after: Option<SessionId>, limit: usize) -> BoxFuture<'_, Result<Vec<Listed>, StoreError>> {
         Box::pin(Store::list(self, after, limit))
+    }
+    fn scan(&self, after: Option<SessionId>, limit: usize) -> BoxFuture<'_, Result<Scanned, StoreError>> {
+        Box::pin(Store::scan(self, after, limit))
     }
     fn list_owner<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
         Box::pin(Store::list_owner(self, owner))

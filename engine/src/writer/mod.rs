@@ -9,6 +9,7 @@
 mod queue;
 mod renewal;
 mod reseal;
+mod scan;
 
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use self::renewal::TakeResult;
 pub(crate) use self::renewal::{Lifetime, Renewal, RenewalWait};
 pub use self::reseal::Rekeying;
 pub(crate) use self::reseal::Reseal;
+pub(crate) use self::scan::Pacer;
+pub use self::scan::Scan;
 use crate::cache::{Amend, EntryRef, Phase, Pick, WriteMode};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, StoreError, StoreErrorKind};
@@ -78,7 +81,7 @@ pub(crate) fn run(core: &Core) {
     // How long the writer was away: what it finds waiting may have waited that long already.
     let mut away = Duration::ZERO;
     loop {
-        let (work, epoch, closing) = core.queue.wait(core.nap().unwrap_or(IDLE), core.config.window(), away);
+        let (work, epoch, closing) = core.queue.wait(core.nap(), core.config.window(), away);
         let started = core.clock.now_ms();
         let ok = core.write_out(work, epoch);
         core.keep_house();
@@ -95,6 +98,13 @@ pub(crate) fn run(core: &Core) {
         } else if !ok {
             core.queue.pause(FIRST_PAUSE.saturating_mul(1 << failures.min(7)).min(LAST_PAUSE));
         }
+    }
+}
+
+impl Core {
+    /// How long the writer may sleep when there is nothing to write.
+    fn nap(&self) -> Duration {
+        [self.reseal_nap(), self.scan_nap()].into_iter().flatten().min().unwrap_or(IDLE)
     }
 }
 
@@ -117,6 +127,7 @@ impl Core {
         };
         if work.is_empty() {
             self.queue.settle(epoch, &Settled::Committed);
+            self.look_whether_it_works(store.as_ref());
             return true;
         }
         if let Some(error) = self.queue.latched() {
@@ -248,6 +259,10 @@ impl Core {
             batch.push(Change::Delete { id }, Item::Delete(id));
         }
         for id in work.quarantines {
+            // Its row has been replaced since.
+            if self.cache.get(&id).is_some_and(|entry| entry.phase() == Phase::Live) {
+                continue;
+            }
             batch.push(Change::Quarantine { id }, Item::Quarantine(id));
         }
         batch
@@ -334,17 +349,23 @@ impl Core {
         }
         let Some(store) = &self.store else { return };
         self.reseal_some(store.as_ref(), now);
+        self.scan_some(store.as_ref(), now);
         // Rows are removed a while after they expired: by then every touch or extension that was made in time has
         // been written, and a clock that was set wrongly has probably been set right.
         let due = now.saturating_sub(Self::SWEEP_GRACE_MS);
         if let Some(journal) = &self.journal {
-            journal.keep_house(now, due);
             self.counters.expired_rows.add(journal.take_expired());
+            if let Err(error) = journal.check_place() {
+                self.commit_failed(&error);
+                return;
+            }
+            // Before it is asked to try again, so that nobody misses that it failed.
             match journal.news() {
-                Some(Err(error)) => self.commit_failed(&error),
-                Some(Ok(())) => self.store_works(),
+                Some(Err(error)) => self.checkpoint_failed(&error),
+                Some(Ok(())) => self.checkpoints_work(),
                 None => {}
             }
+            journal.keep_house(now, due);
             return;
         }
         if !self.sweep_is_due(now) {

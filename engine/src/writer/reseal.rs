@@ -86,7 +86,7 @@ impl Core {
     }
 
     /// How long the writer may sleep, if the pass goes on by then.
-    pub(crate) fn nap(&self) -> Option<Duration> {
+    pub(crate) fn reseal_nap(&self) -> Option<Duration> {
         self.reseals()?;
         let state = self.reseal.0.lock();
         (!state.shown.complete).then_some(Duration::from_millis(PAUSE_MS))

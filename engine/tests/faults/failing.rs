@@ -30,7 +30,11 @@ fn is_retried(kind: StoreErrorKind, lost: bool, store: impl Store, again: impl F
     let error = flush(&engine).unwrap_err();
     assert_eq!(error.store_error().unwrap().kind(), kind);
     assert!(error.is_temporary());
-    soon("health says so", || matches!(engine.health(), Health::Degraded { .. }));
+    soon("health says so", || match engine.health() {
+        Health::Full { .. } => kind == StoreErrorKind::Full,
+        Health::Degraded { .. } => kind != StoreErrorKind::Full,
+        _ => false,
+    });
     // Changes while it fails, each of them in a try of its own.
     for i in 2..5 {
         begin(&engine, Some(&old)).put("n", &i).unwrap();
@@ -175,6 +179,29 @@ fn a_session_destroyed_while_the_store_fails_is_dead_at_once() {
         settle(&engine);
         assert_eq!(ids(&rows), []);
         assert_eq!((n(&engine, &token), n(&engine, &by_id)), (None, None));
+    }
+}
+
+/// Who is told that the logout failed and tries again must not be told that all is well.
+#[test]
+fn a_logout_that_is_repeated_waits_for_its_deletion_as_the_first_did() {
+    for kind in [StoreErrorKind::Unavailable, StoreErrorKind::Io] {
+        let (engine, handle, _, rows) = open(Engine::builder());
+        let token = fresh(&engine, 1);
+        flush(&engine).unwrap();
+        handle.fail_next(FaultOp::Commit, ALWAYS, kind);
+        for _ in 0..3 {
+            let session = begin(&engine, Some(&token));
+            session.destroy().unwrap();
+            assert_store_failed(&commit(&session).unwrap_err(), "memory");
+        }
+        assert_eq!(ids(&rows).len(), 1);
+        handle.heal();
+        if kind == StoreErrorKind::Unavailable {
+            let session = begin(&engine, Some(&token));
+            session.destroy().unwrap();
+            soon("it is deleted", || commit(&session).is_ok() && ids(&rows).is_empty());
+        }
     }
 }
 

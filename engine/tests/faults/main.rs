@@ -5,7 +5,10 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod failing;
+mod full;
 mod hanging;
 mod journaled;
 mod keys;
+mod moved;
+mod scan;
 mod support;

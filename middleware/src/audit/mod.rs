@@ -40,6 +40,7 @@ pub use self::tag::SessionTag;
 /// | `over_budget` | warn | | a request's cookies exceeded the budget; it had no session |
 /// | `limit` | warn | `session`, `kind` | a write was refused |
 /// | `corrupt` | error | `session`, `reason` | a stored session failed its check and was quarantined |
+/// | `mended` | warn | `session`, `reason` | a stored session failed its check while it was in memory, and is written anew |
 /// | `store_down` | error | `error` | the store failed |
 /// | `store_up` | info | | it works again |
 ///
@@ -133,6 +134,9 @@ fn write(event: &Event) {
         }
         Event::Quarantined { id, reason } => {
             audit!(error, "corrupt", session = tag(id), reason = reason.as_str());
+        }
+        Event::Mended { id, reason } => {
+            audit!(warn, "mended", session = tag(id), reason = reason.as_str());
         }
         Event::StoreDown { error } => audit!(error, "store_down", error = error.as_str()),
         Event::StoreUp => audit!(info, "store_up"),

@@ -1,8 +1,9 @@
 //! The writer's side of an entry: picking it up from the dirty queue, and what came of that. It talks to no store.
 
-use super::{DIRTY, Entry, IN_FLIGHT, Phase, QUEUED, RENEWING, REPLACE, STORED};
+use super::{DIRTY, Entry, EntryRef, IN_FLIGHT, Phase, QUEUED, RENEWING, REPLACE, STORED};
 use crate::error::StoreError;
 use crate::record::Record;
+use crate::writer::Queue;
 
 /// How the writer must store a picked-up record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,5 +117,22 @@ impl Entry {
         let enqueue = flags & QUEUED == 0;
         self.set_flags(flags | DIRTY | QUEUED);
         enqueue
+    }
+}
+
+impl EntryRef {
+    /// The store's row is damaged: queues the entry so that it is written anew, whatever is there. `false` if the session
+    /// is not in service.
+    pub(crate) fn write_again(&self, queue: &Queue) -> bool {
+        let slot = self.record.write();
+        if slot.is_none() || self.phase() != Phase::Live {
+            return false;
+        }
+        let flags = self.flags();
+        self.set_flags(flags | DIRTY | REPLACE | QUEUED);
+        if flags & QUEUED == 0 {
+            queue.push_dirty(self.clone());
+        }
+        true
     }
 }

@@ -163,6 +163,26 @@ pub(super) async fn list_is_ordered_and_paged(s: Subject) {
     }
 }
 
+pub(super) async fn scan_goes_over_all_rows(s: Subject) {
+    s.done(&(0..25).map(|n| insert(n, row(u64::from(n) + 1))).collect::<Vec<_>>()).await;
+    let Some(listed) = s.list(None, 100).await else { return };
+    for limit in [1, 7, 25, 26] {
+        let (mut rows, mut after) = (Vec::new(), None);
+        for _ in 0..30 {
+            let page = s.store.scan(after, limit).await.unwrap_or_else(|e| panic!("{}: {e}", s.case));
+            assert!(page.damaged.is_empty(), "{}", s.case);
+            assert!(page.rows.len() <= limit, "{}: more than {limit}", s.case);
+            rows.extend(page.rows);
+            after = page.last;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert!(after.is_none(), "{}: no end", s.case);
+        assert_eq!(rows, listed, "{}: {limit} a page", s.case);
+    }
+}
+
 pub(super) async fn list_goes_on_behind_a_deleted_id(s: Subject) {
     s.done(&(0..10).map(|n| insert(n, row(1))).collect::<Vec<_>>()).await;
     let Some(before) = s.list(None, 10).await else { return };

@@ -118,6 +118,7 @@ static CASES: &[Case] = cases! {
         high_water_starts_at_zero_and_only_rises
         list_is_ordered_and_paged
         list_goes_on_behind_a_deleted_id
+        scan_goes_over_all_rows
         list_of_an_empty_store
         list_owner_finds_all_rows_of_one_owner
         list_owner_follows_changes

@@ -16,6 +16,7 @@ mod tests;
 
 use std::fmt;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -27,8 +28,11 @@ use self::backend::Failed;
 use self::format::{Key, OWNERS, SESSIONS};
 use self::open::{For, Opened};
 use super::memory::check_rows;
-use super::{Capabilities, Change, Expired, Listed, Outcome, Row, Store, StoreError, StoreErrorKind, row};
+use super::{
+    Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, StoreErrorKind, row,
+};
 use crate::journal;
+use crate::place::Place;
 use crate::sync::{AtomicU8, Ordering, RwLock};
 use crate::token::SessionId;
 
@@ -54,11 +58,14 @@ const LATCHED: u8 = 2;
 /// process and a loss of power.
 ///
 /// # Errors
-/// After an I/O error on a write or a sync the store refuses writes ([`StoreErrorKind::ReadOnly`]) and goes on
+/// A write to a file that was moved, deleted or replaced at its path is refused ([`StoreErrorKind::Moved`]).
+/// After that, and after an I/O error on a write or a sync, the store refuses writes ([`StoreErrorKind::ReadOnly`]) and goes on
 /// reading; what the file then holds is the last acknowledged commit or the whole one that failed. After
 /// [`StoreErrorKind::Full`] nothing was applied, and the commit can be tried again.
 pub struct RedbStore {
     path: PathBuf,
+    /// Where the file must be for a write to make sense.
+    place: Place,
     cache: usize,
     state: RwLock<State>,
     health: AtomicU8,
@@ -104,7 +111,12 @@ impl RedbStore {
     /// As [`open_with_cache`](Self::open_with_cache), for who opens the journal too.
     pub(crate) fn open_behind_journal(path: &Path, bytes: usize) -> Result<Self, StoreError> {
         let (file, created) = open::file(path)?;
-        let store = Self::on_backend(open::backend(file)?, path, bytes)?;
+        let place = Place::new().with(path, &file).map_err(|e| {
+            StoreError::new(StoreErrorKind::Io, NAME, format!("cannot look at {}", path.display()))
+                .with_source(e)
+        })?;
+        let mut store = Self::on_backend(open::backend(file)?, path, bytes)?;
+        store.place = place;
         if created {
             open::sync_directory(path)?;
         }
@@ -121,6 +133,7 @@ impl RedbStore {
             .map_err(|e| StoreError::new(e.kind(), NAME, format!("{}", path.display())).with_source(e))?;
         Ok(Self {
             path: path.to_owned(),
+            place: Place::new(),
             cache,
             state: RwLock::new(State { base: Some(base), opened: Some(opened) }),
             health: AtomicU8::new(WRITABLE),
@@ -236,7 +249,15 @@ impl RedbStore {
     }
 
     fn ready_to_write(&self) -> Result<(), StoreError> {
-        match self.health.load(Ordering::Acquire) {
+        let health = self.health.load(Ordering::Acquire);
+        if health != LATCHED
+            && let Err(error) = self.place.check(NAME)
+        {
+            // For good: a file that comes back may be a copy, and not the newest.
+            self.health.store(LATCHED, Ordering::Release);
+            return Err(error);
+        }
+        match health {
             WRITABLE => Ok(()),
             REOPEN => self.reopen_for_writing(),
             _ if self.state.read().base.is_none() => Err(self.closed()),
@@ -287,6 +308,12 @@ impl RedbStore {
 
     fn shut(&self) -> Result<(), StoreError> {
         let mut state = self.state.write();
+        if self.place.process.is_fork() {
+            // Letting go would write to the file, and unlock it for the process that has it.
+            let _never_dropped =
+                (ManuallyDrop::new(state.base.take()), ManuallyDrop::new(state.opened.take()));
+            return Ok(());
+        }
         if state.base.take().is_none() {
             return Ok(());
         }
@@ -349,8 +376,14 @@ impl Drop for RedbStore {
     }
 }
 
-/// A page of rows from `from` on, in order. Damaged rows are left out; keys out of order mean a damaged tree.
-fn page(db: &Database, from: Bound<&Key>, limit: usize) -> Result<Vec<Listed>, redb::Error> {
+/// A page of rows from `from` on, in order. Damaged rows are left out, or named in `damaged`, where they count for the
+/// limit; keys out of order mean a damaged tree.
+fn page(
+    db: &Database,
+    from: Bound<&Key>,
+    limit: usize,
+    mut damaged: Option<&mut Vec<SessionId>>,
+) -> Result<Vec<Listed>, redb::Error> {
     let sessions = db.begin_read()?.open_table(SESSIONS)?;
     let mut rows = Vec::new();
     let mut last: Option<Key> = None;
@@ -364,11 +397,13 @@ fn page(db: &Database, from: Bound<&Key>, limit: usize) -> Result<Vec<Listed>, r
             return Err(redb::Error::Corrupted("rows are out of order".into()));
         }
         last = Some(id);
-        if let Ok(row) = row::decode(&id, raw.value()) {
-            rows.push(Listed { id: SessionId::from_bytes(id), row: row.to_row() });
-            if rows.len() == limit {
-                break;
-            }
+        match (row::decode(&id, raw.value()), &mut damaged) {
+            (Ok(row), _) => rows.push(Listed { id: SessionId::from_bytes(id), row: row.to_row() }),
+            (Err(row::Damaged), Some(damaged)) => damaged.push(SessionId::from_bytes(id)),
+            (Err(row::Damaged), None) => {}
+        }
+        if rows.len() + damaged.as_ref().map_or(0, |damaged| damaged.len()) == limit {
+            break;
         }
     }
     Ok(rows)
@@ -440,7 +475,16 @@ impl Store for RedbStore {
 
     async fn list(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
         let from = after.as_ref().map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_bytes()));
-        self.read(|db| page(db, from, limit))
+        self.read(|db| page(db, from, limit, None))
+    }
+
+    async fn scan(&self, after: Option<SessionId>, limit: usize) -> Result<Scanned, StoreError> {
+        let from = after.as_ref().map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_bytes()));
+        self.read(|db| {
+            let mut damaged = Vec::new();
+            let rows = page(db, from, limit, Some(&mut damaged))?;
+            Ok(Scanned::of(rows, damaged, limit))
+        })
     }
 
     async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {

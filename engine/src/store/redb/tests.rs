@@ -56,6 +56,23 @@ fn a_damaged_row_blocks_nobody_else() {
     assert_eq!(block_on(store.load(&id(7))).unwrap(), Some(row(1, 1007)));
     assert_eq!(block_on(store.list(None, 100)).unwrap().len(), 4);
     assert_eq!(block_on(store.list(None, 3)).unwrap().len(), 3);
+    for limit in [1, 3, 5, 10, 11] {
+        let (mut rows, mut damaged, mut after) = (Vec::new(), Vec::new(), None);
+        loop {
+            let page = block_on(store.scan(after, limit)).unwrap();
+            assert!(page.rows.len() + page.damaged.len() <= limit);
+            rows.extend(page.rows.into_iter().map(|listed| listed.id));
+            damaged.extend(page.damaged);
+            after = page.last;
+            if after.is_none() {
+                break;
+            }
+        }
+        damaged.sort_unstable_by_key(|id| *id.as_bytes());
+        let mut wanted: Vec<_> = (0..6).map(id).collect();
+        wanted.sort_unstable_by_key(|id| *id.as_bytes());
+        assert_eq!((rows.len(), damaged), (4, wanted), "{limit} a page");
+    }
     assert_eq!(block_on(store.list_owner("user:1")).unwrap().len(), 4);
     let to = Change::Rekey { from: id(7), to: id(3), row: row(2, 9) };
     let from = Change::Rekey { from: id(3), to: id(50), row: row(2, 9) };
@@ -367,4 +384,19 @@ fn damage_and_panics_in_a_write_latch_and_reads_go_on() {
         assert_eq!(block_on(again.count()).unwrap(), Some(1));
         commit(&again, &[insert(3)]).unwrap();
     }
+}
+
+/// A fork of the process leaves the file and its lock to the one that opened it.
+#[test]
+fn a_fork_writes_nothing_and_unlocks_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let store = RedbStore::open(&path).unwrap();
+    block_on(store.commit(1, &[])).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    store.place.process.pretend_to_fork();
+    assert_eq!(block_on(store.commit(2, &[])).unwrap_err().kind(), StoreErrorKind::Locked);
+    drop(store);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(RedbStore::open(&path).unwrap_err().kind(), StoreErrorKind::Locked, "it is still held");
 }

@@ -33,14 +33,20 @@ use self::format::{Key, STATE_KEY, State};
 use self::open::Opened;
 use self::tables::Plan;
 use super::memory::check_rows;
-use super::{Capabilities, Change, Expired, Listed, Outcome, Row, Store, StoreError, StoreErrorKind, row};
+use super::{
+    Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, StoreErrorKind, row,
+};
 use crate::journal;
+use crate::place::Place;
 use crate::sync::{AtomicU8, Mutex, Ordering, RwLock};
 use crate::token::SessionId;
 
 const NAME: &str = "sled";
 const DEFAULT_CACHE: usize = 64 << 20;
 const MAX_ROW_BYTES: usize = 32 << 20;
+/// Space that must be free before a commit, besides what its rows take: sled writes segments of 512 KiB, pages again that
+/// hold other rows, and now and then a snapshot.
+const SPARE_BYTES: u64 = 8 << 20;
 /// How often a flush looks whether it waits in vain.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -64,10 +70,12 @@ const TORN: u8 = 2;
 /// power. Reads may see a commit that is not synced yet.
 ///
 /// # Errors
-/// After any failure of a write the store refuses writes ([`StoreErrorKind::ReadOnly`]) and goes on reading; after an
+/// A write to a directory that was moved, deleted or replaced at its path is refused ([`StoreErrorKind::Moved`]).
+/// After that, and after any failure of a write, the store refuses writes ([`StoreErrorKind::ReadOnly`]) and goes on reading; after an
 /// I/O error within sled, rows beside those of the failed commit may be unreadable ([`Io`](StoreErrorKind::Io)). What the
 /// directory then holds is the last acknowledged commit with none, all, or a part of the one that failed; a lack of
-/// space is no exception. A damaged row is [`Corrupt`](StoreErrorKind::Corrupt) and never a wrong row, but damage to
+/// space that sled meets is no exception. So a commit is refused with [`Full`](StoreErrorKind::Full) while less than
+/// 8 MiB and four times its rows are free, and can be tried again. A damaged row is [`Corrupt`](StoreErrorKind::Corrupt) and never a wrong row, but damage to
 /// sled's log can bring back an older state of a row, a deleted one included: sled then skips what it cannot read.
 ///
 /// # Panics
@@ -75,6 +83,8 @@ const TORN: u8 = 2;
 /// ever, and no other sled database of the process can be opened.
 pub struct SledStore {
     path: PathBuf,
+    /// Where the directory must be for a write to make sense.
+    place: Place,
     /// One commit at a time. Locked before `state`.
     writer: Mutex<()>,
     /// Locked for writing while a batch is applied, so that a read of several entries sees one commit or none of it.
@@ -162,8 +172,13 @@ impl SledStore {
     /// As [`open_with_cache`](Self::open_with_cache), for who opens the journal too.
     pub(crate) fn open_behind_journal(path: &Path, bytes: usize) -> Result<Self, StoreError> {
         let opened = open::open(path, bytes)?;
+        let place = opened.place(path).map_err(|e| {
+            StoreError::new(StoreErrorKind::Io, NAME, format!("cannot look at {}", path.display()))
+                .with_source(e)
+        })?;
         Ok(Self {
             path: path.to_owned(),
+            place,
             writer: Mutex::new(()),
             state: RwLock::new(Some(opened)),
             health: AtomicU8::new(WRITABLE),
@@ -188,6 +203,7 @@ impl SledStore {
     fn write<T>(
         &self,
         high_water: u64,
+        bytes: u64,
         plan: impl FnOnce(&mut Plan<'_>) -> Result<T, sled::Error>,
     ) -> Result<T, StoreError> {
         let _one_at_a_time = self.writer.lock();
@@ -199,6 +215,11 @@ impl SledStore {
                     self.error(StoreErrorKind::ReadOnly, "an earlier write failed; open the directory anew")
                 );
             }
+            // For good: a directory that comes back may be a copy, and not the newest.
+            self.place.check(NAME).inspect_err(|_| {
+                self.health.fetch_max(LATCHED, Ordering::AcqRel);
+            })?;
+            self.check_space(bytes)?;
             caught(|| {
                 let mut changes = Plan::begin(&opened.db)?;
                 let value = plan(&mut changes)?;
@@ -210,6 +231,26 @@ impl SledStore {
             self.apply(batch)?;
         }
         Ok(value)
+    }
+
+    /// Refuses a commit that a full disk could cut short, while nothing has been done yet: sled itself does not come
+    /// back from that. Somebody else may take the space meanwhile, so this is no promise.
+    fn check_space(&self, bytes: u64) -> Result<(), StoreError> {
+        #[cfg(unix)]
+        {
+            let wanted = bytes.saturating_mul(4).saturating_add(SPARE_BYTES);
+            let free = rustix::fs::statvfs(&self.path).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+            // Where nobody can tell, sled will.
+            if let Ok(free) = free
+                && free < wanted
+            {
+                let what = format!("{free} bytes are free, and a commit may need {wanted}");
+                return Err(self.error(StoreErrorKind::Full, &what));
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = bytes;
+        Ok(())
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
@@ -236,7 +277,8 @@ impl SledStore {
         let _no_commit = self.writer.lock();
         let Some(opened) = self.state.write().take() else { return Ok(()) };
         let health = self.health.load(Ordering::Acquire);
-        if health == TORN {
+        // Dropping it would write; in a fork, to the log of another process.
+        if health == TORN || self.place.process.is_fork() {
             let _never_dropped = ManuallyDrop::new(opened);
             return Ok(());
         }
@@ -265,13 +307,31 @@ impl Drop for SledStore {
     }
 }
 
+/// Bytes of the rows that `changes` bring.
+fn bytes_of(changes: &[Change]) -> u64 {
+    let row = |change: &Change| match change {
+        Change::Insert { row, .. }
+        | Change::Update { row, .. }
+        | Change::Put { row, .. }
+        | Change::Rekey { row, .. } => row.bytes.len() as u64,
+        Change::Delete { .. } | Change::Quarantine { .. } => 0,
+    };
+    changes.iter().map(row).sum()
+}
+
 /// What sled gave is not what it was given.
 fn disorder() -> sled::Error {
     sled::Error::ReportableBug("entries are out of order".into())
 }
 
-/// A page of rows behind `after`, in order. Damaged rows are left out; keys out of order mean a damaged tree.
-fn page(tree: &Tree, after: Option<&Key>, limit: usize) -> Result<Vec<Listed>, sled::Error> {
+/// A page of rows behind `after`, in order. Damaged rows are left out, or named in `damaged`, where they count for the
+/// limit; keys out of order mean a damaged tree.
+fn page(
+    tree: &Tree,
+    after: Option<&Key>,
+    limit: usize,
+    mut damaged: Option<&mut Vec<SessionId>>,
+) -> Result<Vec<Listed>, sled::Error> {
     let mut rows = Vec::new();
     if limit == 0 {
         return Ok(rows);
@@ -300,16 +360,27 @@ fn page(tree: &Tree, after: Option<&Key>, limit: usize) -> Result<Vec<Listed>, s
             }
             _ => {}
         }
-        rows.extend(open.take().and_then(|(id, raw, _)| listed(&id, &raw)));
-        if rows.len() == limit {
+        tell(open.take(), &mut rows, &mut damaged);
+        if rows.len() + damaged.as_ref().map_or(0, |damaged| damaged.len()) == limit {
             return Ok(rows);
         }
-        if piece == 0 {
-            open = Some((id, value.to_vec(), 1));
+        // A row without its beginning is none to be read, and one to be named.
+        if piece == 0 || damaged.is_some() {
+            open = Some((id, value.to_vec(), piece.saturating_add(1)));
         }
     }
-    rows.extend(open.and_then(|(id, raw, _)| listed(&id, &raw)));
+    tell(open, &mut rows, &mut damaged);
     Ok(rows)
+}
+
+/// A row whose pieces have been read, into `rows` or `damaged`.
+fn tell(row: Option<(Key, Vec<u8>, u16)>, rows: &mut Vec<Listed>, damaged: &mut Option<&mut Vec<SessionId>>) {
+    let Some((id, raw, _)) = row else { return };
+    match (listed(&id, &raw), damaged) {
+        (Some(listed), _) => rows.push(listed),
+        (None, Some(damaged)) => damaged.push(SessionId::from_bytes(id)),
+        (None, None) => {}
+    }
 }
 
 fn listed(id: &Key, raw: &[u8]) -> Option<Listed> {
@@ -364,15 +435,23 @@ impl Store for SledStore {
 
     async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
         check_rows(NAME, MAX_ROW_BYTES, changes)?;
-        self.write(now, |plan| plan.apply(changes))
+        self.write(now, bytes_of(changes), |plan| plan.apply(changes))
     }
 
     async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, StoreError> {
-        self.write(high_water, |plan| plan.expire(now, limit))
+        self.write(high_water, 0, |plan| plan.expire(now, limit))
     }
 
     async fn list(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
-        self.read(|tree| page(tree, after.as_ref().map(SessionId::as_bytes), limit))
+        self.read(|tree| page(tree, after.as_ref().map(SessionId::as_bytes), limit, None))
+    }
+
+    async fn scan(&self, after: Option<SessionId>, limit: usize) -> Result<Scanned, StoreError> {
+        self.read(|tree| {
+            let mut damaged = Vec::new();
+            let rows = page(tree, after.as_ref().map(SessionId::as_bytes), limit, Some(&mut damaged))?;
+            Ok(Scanned::of(rows, damaged, limit))
+        })
     }
 
     async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {

@@ -12,13 +12,21 @@ use std::time::Duration;
 use super::format::{self, FORMAT_KEY, FORMAT_VERSION, MARKER, STATE_KEY, State};
 use super::{Failure, NAME, caught, describe};
 use crate::error::{StoreError, StoreErrorKind};
+use crate::place::Place;
 
 /// An open directory. Fields are dropped in this order: the lock goes last.
 pub(super) struct Opened {
     pub(super) db: sled::Db,
     /// Our own handle on sled's log, to sync it.
     pub(super) log: File,
-    pub(super) _marker: File,
+    pub(super) marker: File,
+}
+
+impl Opened {
+    /// Where its files are.
+    pub(super) fn place(&self, path: &Path) -> io::Result<Place> {
+        Place::new().with(&path.join(MARKER), &self.marker)?.with(&path.join("db"), &self.log)
+    }
 }
 
 /// The smallest page cache that sled is given.
@@ -200,7 +208,7 @@ pub(super) fn open(path: &Path, cache: usize) -> Result<Opened, StoreError> {
         format::identify(&value)
             .map_err(|e| StoreError::new(e.kind(), NAME, format!("{}", path.display())).with_source(e))?;
     }
-    Ok(Opened { db, log, _marker: marker })
+    Ok(Opened { db, log, marker })
 }
 
 /// An empty start for sled, with modes of ours.
