@@ -11,7 +11,7 @@
 //! A start that was killed has answered nothing, so it may change nothing.
 //!
 //! `SESSILE_KILL_ROUNDS` sets the rounds for each store (50), `SESSILE_KILL_STARTS` after how many of a hundred of them
-//! starts are killed too (34), `SESSILE_KILL_SLACK_MS` the slack (1000; the window is 50 ms, and the summary says how old
+//! starts are killed too (34), `SESSILE_KILL_SLACK_MS` the slack (2000; the window is 50 ms, and the summary says how old
 //! the oldest lost write really was), `SESSILE_SEED` repeats the choices of a run.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "these are tests")]
@@ -226,7 +226,7 @@ fn kill_9_under_load_on_sled_loses_no_more_than_a_window() {
 }
 
 fn kill_loop(store: fn(PathBuf) -> Store, rounds: u64) {
-    let slack = Duration::from_millis(sessile_tests::env_number("SESSILE_KILL_SLACK_MS", 1000));
+    let slack = Duration::from_millis(sessile_tests::env_number("SESSILE_KILL_SLACK_MS", 2000));
     let mut rng = Rng::announced("kill");
     let dir = TempDir::new().unwrap();
     let mut workers: Vec<Worker> = (0..THREADS)

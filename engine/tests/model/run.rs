@@ -1,0 +1,588 @@
+//! One case: every operation is done to the engine and to the model, and what they answer is compared. An error is a
+//! difference, told in words.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use pollster::block_on;
+use sessile_engine::{Engine, ErrorKind, Result, Session, SessionId, Token};
+
+use crate::model::{FLASHES, GRACE_MS, Live, Model, State, Val, View, ms};
+use crate::ops::{HANDLES, Level, Limit, Op, Setup};
+use crate::world::World;
+
+/// What differs.
+pub(crate) type Verdict<T = ()> = std::result::Result<T, String>;
+
+macro_rules! ensure {
+    ($holds:expr, $($text:tt)+) => {
+        if !$holds {
+            return Err(format!($($text)+));
+        }
+    };
+}
+
+pub(crate) use ensure;
+
+pub(crate) const START_MS: u64 = 1_800_000_000_000;
+/// Sessions that an owner may have, in cases with a limit.
+pub(crate) const LIMIT: usize = 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Restart,
+    Rotate,
+}
+
+/// A request, as the model knows it.
+pub(crate) struct Handle {
+    pub(crate) session: Session,
+    pub(crate) id: Option<usize>,
+    pub(crate) head_sent: bool,
+    pub(crate) modified: bool,
+    pub(crate) destroyed: bool,
+    pub(crate) remove: bool,
+    pub(crate) must_wait: bool,
+    pub(crate) reissue: bool,
+    pub(crate) deadline_set: bool,
+    pub(crate) renew: Option<Ask>,
+    /// Sessions whose data it took, and whether they get it back if it comes to nothing.
+    pub(crate) claims: Vec<(usize, bool)>,
+}
+
+pub(crate) struct Case {
+    pub(crate) world: World,
+    pub(crate) model: Model,
+    pub(crate) handles: [Option<Handle>; HANDLES],
+    /// A fault was ordered: calls that reach the store may fail.
+    pub(crate) armed: bool,
+    /// A fault was ordered after which the engine takes no more writes.
+    pub(crate) may_latch: bool,
+    /// It takes none.
+    pub(crate) latched: bool,
+    /// A commit failed, so the store may have rows of nobody.
+    pub(crate) loose: bool,
+}
+
+/// Runs a case.
+pub(crate) fn run(setup: Setup, ops: &[Op]) -> Verdict {
+    let mut case = Case {
+        world: World::new(setup, START_MS),
+        model: Model::new(setup, START_MS),
+        handles: Default::default(),
+        armed: false,
+        may_latch: false,
+        latched: false,
+        loose: false,
+    };
+    for (at, op) in ops.iter().enumerate() {
+        case.step(*op).map_err(|what| format!("step {at}, {op:?}: {what}"))?;
+    }
+    case.finish().map_err(|what| format!("at the end: {what}"))
+}
+
+pub(crate) fn owner(n: u8) -> String {
+    format!("user:{n}")
+}
+
+fn key(n: u8) -> String {
+    format!("k{n}")
+}
+
+pub(crate) fn value(n: u8) -> Val {
+    if n.is_multiple_of(2) { Val::Int(i64::from(n)) } else { Val::Text("x".repeat(usize::from(n) * 3)) }
+}
+
+/// All that a handle shows.
+pub(crate) fn look(session: &Session) -> Verdict<Option<View>> {
+    let since =
+        |time: Option<std::time::SystemTime>| time.map(|t| t.duration_since(UNIX_EPOCH).map_or(0, ms));
+    if session.id().is_none() {
+        return Ok(None);
+    }
+    let mut data = std::collections::BTreeMap::new();
+    for key in session.keys() {
+        let value = if key == FLASHES {
+            let all = session.peek_flashes().map_err(|e| e.to_string())?;
+            Val::Flashes(all.into_iter().map(|flash| flash.text).collect())
+        } else {
+            session.get::<Val>(&key).map_err(|e| e.to_string())?.ok_or("a key without a value")?
+        };
+        data.insert(key, value);
+    }
+    Ok(Some(View {
+        data,
+        owner: session.owner(),
+        created: since(session.created_at()).ok_or("no time of creation")?,
+        deadline: since(session.deadline()).ok_or("no deadline")?,
+        idle: session.idle_timeout().map(ms),
+        persistent: session.is_persistent(),
+        authenticated: since(session.authenticated_at()),
+    }))
+}
+
+impl Case {
+    pub(crate) fn engine(&self) -> Engine {
+        self.world.engine.clone()
+    }
+
+    fn step(&mut self, op: Op) -> Verdict {
+        self.time_passes()?;
+        match op {
+            Op::On { place, pick, act } => self.on(place, pick, act),
+            Op::Flush => {
+                let done = block_on(self.engine().flush());
+                if self.store(done)?.is_some() {
+                    self.durable();
+                    if !self.model.setup.journal {
+                        self.check_rows()?;
+                    }
+                }
+                Ok(())
+            }
+            Op::Checkpoint => {
+                let done = block_on(self.engine().checkpoint());
+                if self.store(done)?.is_some() {
+                    self.durable();
+                    self.check_rows()?;
+                }
+                Ok(())
+            }
+            Op::SessionsOf { owner: n } => self.sessions_of(&owner(n)),
+            Op::DestroyAll { owner: n, except } => self.destroy_all(&owner(n), except),
+            Op::DestroySession { pick } => self.destroy_session(pick),
+            Op::Iterate { limit } => {
+                let found = self.iterate(usize::from(limit))?;
+                if let Some(found) = found {
+                    self.compare_listing(&found)?;
+                }
+                Ok(())
+            }
+            Op::Admin { pick, key: k, value: v } => self.admin(pick, &key(k), &value(v)),
+            Op::Advance(by) => {
+                self.advance(by);
+                Ok(())
+            }
+            Op::AdvanceToEnd { pick, before } => {
+                let Some(id) = self.pick(pick) else { return Ok(()) };
+                let Some(live) = self.model.live(id) else { return Ok(()) };
+                let end = live.ends(self.model.setup.tight).0 - u64::from(before);
+                self.advance(Duration::from_millis(end.saturating_sub(self.model.now)));
+                Ok(())
+            }
+            Op::StepWall(n) => {
+                let now = self.model.now;
+                let to = [1, now / 2, now - 1000, now + 1000, now * 2];
+                self.world.clock.step_wall_to(to[usize::from(n) % to.len()]);
+                Ok(())
+            }
+            Op::Fault { on, times, kind, lost } => {
+                self.world.fail(on, times, kind, lost);
+                self.armed = true;
+                self.may_latch |= kind == crate::ops::Kind::Io;
+                Ok(())
+            }
+            Op::Heal => {
+                self.heal();
+                if !self.may_latch {
+                    self.world.settle().map_err(|e| format!("a store that works again: {e}"))?;
+                    self.durable();
+                }
+                Ok(())
+            }
+            Op::Restart => self.restart(),
+            Op::Kill => self.kill(),
+            Op::CheckAll => self.check_all(),
+        }
+    }
+
+    fn finish(&mut self) -> Verdict {
+        self.time_passes()?;
+        self.check_all()?;
+        self.restart()?;
+        self.check_all()
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.world.faults.heal();
+        self.armed = false;
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.world.clock.advance(by);
+        self.model.now += ms(by);
+    }
+
+    /// What time ends, and what it may have ended.
+    fn time_passes(&mut self) -> Verdict {
+        for id in self.model.expire() {
+            let Some(token) = self.model.ids[id].token.clone() else { continue };
+            self.heal();
+            match self.view_of(&token)? {
+                None => self.model.ids[id].state = State::Expired,
+                Some(view) => self.same(id, Some(&view))?,
+            }
+        }
+        // A request whose session was over before it was published comes to nothing.
+        for place in 0..HANDLES {
+            let over = |h: &Handle| {
+                let entry = h.id.map(|id| &self.model.ids[id]);
+                entry.is_some_and(|e| e.state == State::Expired && e.token.is_none())
+            };
+            if self.handles[place].as_ref().is_some_and(over) {
+                self.drop_handle(place);
+            }
+        }
+        Ok(())
+    }
+
+    // ---- answers ----
+
+    /// An answer that depends on the store: it may fail only if that was ordered.
+    pub(crate) fn store<T>(&mut self, done: Result<T>) -> Verdict<Option<T>> {
+        match done {
+            Ok(value) => Ok(Some(value)),
+            Err(e) => {
+                let store = matches!(e.kind(), ErrorKind::Store | ErrorKind::ReadOnly);
+                ensure!(store && (self.armed || self.may_latch), "an error that nobody ordered: {e}");
+                self.latched |= e.kind() == ErrorKind::ReadOnly;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The answer to a write. `None` if it did nothing.
+    pub(crate) fn write<T>(&mut self, done: Result<T>, want: Option<ErrorKind>) -> Verdict<Option<T>> {
+        match done {
+            Err(e) if e.kind() == ErrorKind::ReadOnly && self.may_latch => {
+                self.latched = true;
+                Ok(None)
+            }
+            Ok(_) if self.latched => Err("a write after the engine had refused others".into()),
+            Ok(value) if want.is_none() => Ok(Some(value)),
+            Err(e) if Some(e.kind()) == want => Ok(None),
+            Ok(_) => Err(format!("it worked; expected {want:?}")),
+            Err(e) => Err(format!("{:?} ({e}); expected {want:?}", e.kind())),
+        }
+    }
+
+    /// Everything is in the store.
+    pub(crate) fn durable(&mut self) {
+        self.model.all_durable();
+        self.loose = false;
+    }
+
+    // ---- sessions ----
+
+    /// One of the ids that clients know.
+    pub(crate) fn pick(&self, pick: u8) -> Option<usize> {
+        let known: Vec<usize> =
+            (0..self.model.ids.len()).filter(|id| self.model.ids[*id].token.is_some()).collect();
+        // The newest more often than the oldest.
+        let recent = known.iter().rev().take(8).copied().collect::<Vec<_>>();
+        let from = if pick.is_multiple_of(8) { &known } else { &recent };
+        (!from.is_empty()).then(|| from[usize::from(pick) % from.len()])
+    }
+
+    pub(crate) fn token(&self, id: usize) -> Verdict<Token> {
+        self.model.ids[id].token.clone().ok_or_else(|| "an id without a token".into())
+    }
+
+    fn view_of(&self, token: &Token) -> Verdict<Option<View>> {
+        let session =
+            block_on(self.engine().session_untouched(Some(token))).map_err(|e| format!("a load: {e}"))?;
+        look(&session)
+    }
+
+    /// Compares what was found where `id` leads.
+    pub(crate) fn same(&self, id: usize, found: Option<&View>) -> Verdict {
+        let wanted = self.model.live(id).map(|live| &live.view);
+        ensure!(
+            wanted == found,
+            "id {id} ({:?})\nfound  {found:?}\nwanted {wanted:?}",
+            self.model.ids[id].state
+        );
+        Ok(())
+    }
+
+    pub(crate) fn end(&mut self, id: usize) {
+        self.model.ids[id].state = State::Gone;
+        self.model.changed(id);
+    }
+
+    /// Lets go of data that a merge took.
+    pub(crate) fn release(&mut self, claims: Vec<(usize, bool)>, done: bool) {
+        for (id, give_back) in claims {
+            let State::Claimed(live) = &self.model.ids[id].state else { continue };
+            if give_back && !done {
+                self.model.ids[id].state = State::Live(live.clone());
+            } else {
+                self.end(id);
+            }
+        }
+        // What was given back may be over by now.
+        self.model.expire();
+    }
+
+    pub(crate) fn drop_handle(&mut self, place: usize) {
+        let Some(handle) = self.handles[place].take() else { return };
+        drop(handle.session);
+        self.release(handle.claims, false);
+        if let Some(id) = handle.id.filter(|id| self.model.is_unpublished(*id)) {
+            self.model.ids[id].state = State::Gone;
+        }
+    }
+
+    /// Makes room for one more session of `owner` beside `own`. Returns whether others were ended.
+    pub(crate) fn admit(&mut self, owner: &str, own: Option<usize>) -> std::result::Result<bool, ErrorKind> {
+        let Some(policy) = self.model.setup.limit else { return Ok(false) };
+        let all = self.model.of_owner(owner);
+        let mut others: Vec<usize> = all.iter().copied().filter(|id| Some(*id) != own).collect();
+        if others.len() < LIMIT {
+            return Ok(false);
+        }
+        if policy == Limit::Refuse {
+            return if others.len() < all.len() { Ok(false) } else { Err(ErrorKind::OwnerLimit) };
+        }
+        others.sort_by_key(|id| {
+            let view = self.model.live(*id).map(|live| (live.view.authenticated, live.view.created));
+            (view, self.model.ids[*id].sid.map(|sid| *sid.as_bytes()))
+        });
+        let excess = others.len() + 1 - LIMIT;
+        for id in others.into_iter().take(excess) {
+            self.end(id);
+        }
+        Ok(true)
+    }
+
+    // ---- the engine as a whole ----
+
+    fn sessions_of(&mut self, owner: &str) -> Verdict {
+        let done = block_on(self.engine().sessions_of(owner));
+        let Some(found) = self.store(done)? else { return Ok(()) };
+        let mut found: Vec<SessionId> = found.into_iter().map(|info| info.id).collect();
+        let mut wanted: Vec<SessionId> =
+            self.model.of_owner(owner).iter().filter_map(|id| self.model.ids[*id].sid).collect();
+        found.sort();
+        wanted.sort();
+        ensure!(found == wanted, "sessions of {owner}: found {found:?}, wanted {wanted:?}");
+        Ok(())
+    }
+
+    fn destroy_all(&mut self, owner: &str, except: Option<u8>) -> Verdict {
+        let except = except.and_then(|pick| self.pick(pick));
+        let sid = except.and_then(|id| self.model.ids[id].sid);
+        let wanted: Vec<usize> =
+            self.model.of_owner(owner).into_iter().filter(|id| Some(*id) != except).collect();
+        if self.may_latch {
+            self.heal();
+        }
+        let mut done = block_on(self.engine().destroy_all(owner, sid.as_ref()));
+        if done.is_err() && !self.may_latch {
+            // "Calling again is right."
+            self.store(done)?;
+            self.heal();
+            self.world.settle().map_err(|e| format!("a store that works again: {e}"))?;
+            done = block_on(self.engine().destroy_all(owner, sid.as_ref()));
+            ensure!(done.is_ok(), "again: {done:?}");
+        } else if let Ok(ended) = done {
+            ensure!(ended == wanted.len(), "{ended} ended of {}", wanted.len());
+        }
+        for id in wanted {
+            self.end(id);
+        }
+        for id in 0..self.model.ids.len() {
+            let claimed = matches!(&self.model.ids[id].state, State::Claimed(live) if live.view.owner.as_deref() == Some(owner));
+            if claimed && Some(id) != except {
+                self.end(id);
+            }
+        }
+        if self.store(done)?.is_some() {
+            self.durable();
+        }
+        Ok(())
+    }
+
+    fn destroy_session(&mut self, pick: u8) -> Verdict {
+        let Some(id) = self.pick(pick) else { return Ok(()) };
+        let Some(sid) = self.model.ids[id].sid else { return Ok(()) };
+        let done = block_on(self.engine().destroy_session(&sid));
+        if let Some(at) = self.model.end_of(id) {
+            self.end(at);
+        }
+        if self.store(done)?.is_some() {
+            self.durable();
+        }
+        Ok(())
+    }
+
+    fn admin(&mut self, pick: u8, key: &str, value: &Val) -> Verdict {
+        let Some(id) = self.pick(pick) else { return Ok(()) };
+        let Some(sid) = self.model.ids[id].sid else { return Ok(()) };
+        let done = block_on(self.engine().open(&sid));
+        let Some(session) = self.store(done)? else { return Ok(()) };
+        ensure!(session.is_some() == self.model.is_live(id), "open gave {session:?}");
+        let Some(session) = session else { return Ok(()) };
+        let view = look(&session)?;
+        self.same(id, view.as_ref())?;
+        let refused = session.renew().map_err(|e| e.kind());
+        ensure!(
+            matches!(refused, Err(ErrorKind::HeadSent | ErrorKind::ReadOnly)),
+            "a renewal without a client: {refused:?}"
+        );
+        let done = session.put(key, value);
+        if self.write(done, None)?.is_some() {
+            if let Some(live) = self.model.live_mut(id) {
+                live.view.data.insert(key.to_owned(), value.clone());
+            }
+            self.model.changed(id);
+        }
+        Ok(())
+    }
+
+    /// All sessions, page by page. `None` if the store failed.
+    fn iterate(&mut self, limit: usize) -> Verdict<Option<Vec<(SessionId, Vec<String>)>>> {
+        let (mut after, mut found) = (None, Vec::new());
+        loop {
+            let page = block_on(self.engine().iterate(after, limit));
+            if after.is_none() && page.is_ok() {
+                self.durable();
+            }
+            let Some(page) = self.store(page)? else { return Ok(None) };
+            for (info, snapshot) in page.sessions {
+                found.push((info.id, snapshot.iter().map(|(key, _)| key.to_owned()).collect()));
+            }
+            after = page.next;
+            if after.is_none() {
+                found.sort();
+                return Ok(Some(found));
+            }
+        }
+    }
+
+    fn compare_listing(&self, found: &[(SessionId, Vec<String>)]) -> Verdict {
+        let mut wanted = Vec::new();
+        for id in self.model.all_live() {
+            if let (Some(sid), Some(live)) = (self.model.ids[id].sid, self.model.live(id)) {
+                wanted.push((sid, live.view.data.keys().cloned().collect::<Vec<_>>()));
+            }
+        }
+        wanted.sort();
+        ensure!(found == wanted, "a listing\nfound  {found:?}\nwanted {wanted:?}");
+        Ok(())
+    }
+
+    /// The store has a row of everything that lives, and of nothing that was ended.
+    fn check_rows(&self) -> Verdict {
+        if self.model.setup.level == Level::Memory {
+            return Ok(());
+        }
+        let rows = self.world.stored();
+        for (id, entry) in self.model.ids.iter().enumerate() {
+            let Some(sid) = entry.sid else { continue };
+            let is_there = rows.contains(&sid);
+            match entry.state {
+                State::Live(_) | State::Claimed(_) => ensure!(is_there, "id {id} has no row"),
+                State::Expired => {}
+                _ => ensure!(!is_there, "id {id} ({:?}) has a row", entry.state),
+            }
+        }
+        let known = |row: &SessionId| self.model.ids.iter().any(|id| id.sid.as_ref() == Some(row));
+        ensure!(rows.iter().all(known), "a row of nobody");
+        Ok(())
+    }
+
+    fn check_all(&mut self) -> Verdict {
+        self.heal();
+        for id in 0..self.model.ids.len() {
+            let Some(token) = self.model.ids[id].token.clone() else { continue };
+            let found = self.view_of(&token)?;
+            self.same(id, found.as_ref())?;
+        }
+        for place in 0..HANDLES {
+            if self.handles[place].is_some() {
+                self.look_at(place)?;
+            }
+        }
+        if !self.may_latch {
+            self.world.settle().map_err(|e| format!("a store that works again: {e}"))?;
+            self.durable();
+            if let Some(found) = self.iterate(3)? {
+                self.compare_listing(&found)?;
+            }
+        }
+        (0..3).try_for_each(|n| self.sessions_of(&owner(n)))
+    }
+
+    // ---- crashes ----
+
+    fn restart(&mut self) -> Verdict {
+        (0..HANDLES).for_each(|place| self.drop_handle(place));
+        self.world.clock.step_wall_to(self.model.now);
+        let closed = self.world.restart();
+        match closed {
+            Ok(()) if self.model.setup.level != Level::Memory => self.durable(),
+            Ok(()) => self.forget_all(),
+            Err(e) => ensure!(self.may_latch, "closing: {e}"),
+        }
+        self.adopt()
+    }
+
+    fn kill(&mut self) -> Verdict {
+        self.world.clock.step_wall_to(self.model.now);
+        let handles = std::mem::take(&mut self.handles);
+        self.world.kill();
+        for handle in handles.into_iter().flatten() {
+            if let Some(id) = handle.id.filter(|id| self.model.is_unpublished(*id)) {
+                self.model.ids[id].state = State::Gone;
+            }
+        }
+        if self.model.setup.level == Level::Memory {
+            self.forget_all();
+        }
+        self.adopt()
+    }
+
+    /// An engine without a store loses everything.
+    fn forget_all(&mut self) {
+        for id in 0..self.model.ids.len() {
+            self.end(id);
+        }
+        self.durable();
+    }
+
+    /// Goes on from what a start found.
+    fn adopt(&mut self) -> Verdict {
+        (self.armed, self.may_latch, self.latched) = (false, false, false);
+        for id in 0..self.model.ids.len() {
+            let Some(token) = self.model.ids[id].token.clone() else { continue };
+            let found = self.view_of(&token)?;
+            self.model.adopt(id, found)?;
+        }
+        // What nobody holds a token of.
+        let Some(found) = self.iterate_loosely()? else { return Ok(()) };
+        for (sid, _) in found {
+            let known = self.model.all_live().any(|id| self.model.ids[id].sid == Some(sid));
+            if !known {
+                ensure!(self.loose, "a session of nobody: {sid}");
+                block_on(self.engine().destroy_session(&sid)).map_err(|e| e.to_string())?;
+            }
+        }
+        self.loose = false;
+        Ok(())
+    }
+
+    fn iterate_loosely(&mut self) -> Verdict<Option<Vec<(SessionId, Vec<String>)>>> {
+        let loose = self.loose;
+        let found = self.iterate(100);
+        self.loose = loose;
+        found
+    }
+
+    pub(crate) fn alias(&self, to: usize) -> State {
+        State::Alias { to, until: self.model.now + GRACE_MS }
+    }
+
+    pub(crate) fn fresh(&self) -> Live {
+        Live { view: View::fresh(&self.model.setup, self.model.now), used: self.model.now, slack: 0 }
+    }
+}
