@@ -6,12 +6,16 @@
 mod acts;
 #[path = "../../tests/model/commit.rs"]
 mod commit;
+#[path = "../../tests/model/life.rs"]
+mod life;
 #[path = "../../tests/model/model.rs"]
 mod model;
 #[path = "../../tests/model/ops.rs"]
 mod ops;
 #[path = "../../tests/model/run.rs"]
 mod run;
+#[path = "../../tests/model/whole.rs"]
+mod whole;
 #[path = "../../tests/model/world.rs"]
 mod world;
 

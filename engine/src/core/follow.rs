@@ -152,8 +152,8 @@ impl Core {
     }
 
     /// A merged session's end: its data lives on elsewhere.
-    pub(crate) fn claim_settled(&self, entry: &EntryRef) {
-        if self.store.is_none() {
+    pub(crate) fn claim_settled(&self, entry: &EntryRef, has_row: bool) {
+        if self.store.is_none() || !has_row {
             self.cache.remove(entry);
         }
         self.counters.destroyed.add(1);

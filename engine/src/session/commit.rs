@@ -227,11 +227,13 @@ impl Session {
             core.queue.flush().await?;
         }
         if !claims.is_empty() {
-            // Only now that their data is stored here.
-            claims.into_iter().for_each(Claim::settle);
+            // Only now that their data is stored here. Until their rows are deleted this may fail or be dropped: then
+            // a new session ends, and they have their data back.
             if wait {
+                claims.iter().for_each(Claim::bury);
                 core.queue.flush().await?;
             }
+            claims.into_iter().for_each(Claim::settle);
         }
         // Last, with nothing to wait for behind it: from here on the old token is dead, so the new one must be
         // on its way. The record it moves is the newest, and durable with it.

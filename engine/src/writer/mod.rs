@@ -252,7 +252,9 @@ impl Core {
                 }
             },
             Item::Tombstone(entry) => {
-                self.cache.remove(&entry);
+                if !entry.deleted() {
+                    self.cache.remove(&entry);
+                }
             }
             Item::Renewal(renewal) => match outcome {
                 Outcome::Done => renewal.resolve(self, Ok(())),

@@ -10,10 +10,12 @@
 
 mod acts;
 mod commit;
+mod life;
 mod model;
 mod ops;
 mod run;
 mod shrink;
+mod whole;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,4 +89,20 @@ fn the_engine_does_what_the_model_says() {
     let steps = steps.load(Ordering::Relaxed);
     let said = format!("model: {cases} cases from seed {first}, {steps} operations, 0 differences\n");
     let _ = std::io::Write::write_all(&mut std::io::stderr(), said.as_bytes());
+}
+
+/// What the fuzz target `ops` has collected; see `tests/corpus`.
+#[test]
+fn the_cases_that_a_fuzzer_found_agree() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/ops");
+    let mut inputs = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let (setup, ops) = ops::parse(&std::fs::read(&path).unwrap());
+        if let Err(what) = shrink::verdict(setup, &ops) {
+            panic!("{}: {setup:?}\n{ops:#?}\n{what}", path.display());
+        }
+        inputs += 1;
+    }
+    assert!(inputs > 0, "{dir} is empty");
 }

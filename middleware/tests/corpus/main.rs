@@ -1,7 +1,11 @@
 //! Every input that the fuzz targets of `middleware/fuzz` have collected, through the same functions, without a fuzzer.
 //! A target's inputs are in `middleware/fuzz/corpus`, in the directory of its name.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure is what a target reports by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failure is what a target reports by panicking"
+)]
 
 mod cookies;
 
