@@ -256,6 +256,23 @@ fn a_logout_by_an_older_handle_during_a_merge_wins() {
 }
 
 #[test]
+fn a_handle_from_before_a_merge_that_came_to_nothing_delivers_the_token() {
+    for (engine, _) in engines() {
+        let theirs = with(&engine, &["cart"], "full");
+        let (later, rotating) = (begin(&engine, Some(&theirs)), begin(&engine, Some(&theirs)));
+        rotating.rotate().unwrap();
+        let session = begin(&engine, None);
+        assert_eq!(merge(&session, &theirs), Merged::Done { keys: 1 });
+        drop(session);
+        later.set_lifetime(48 * HOUR).unwrap();
+        assert_eq!(issue(&later).token.id(), theirs.id(), "a later deadline is told");
+        let rotated = issue(&rotating).token;
+        assert_ne!(rotated.id(), theirs.id(), "a rotation is carried out");
+        assert_eq!(get(&begin(&engine, Some(&rotated)), "cart").as_deref(), Some("full"));
+    }
+}
+
+#[test]
 fn who_waits_for_the_other_is_told_when_the_merge_is_decided() {
     for (engine, _) in engines() {
         for given_back in [true, false] {

@@ -105,6 +105,12 @@ impl Core {
         if entry.check(now).is_some() { Some(entry) } else { self.successor(&entry, now) }
     }
 
+    /// As [`in_service_quietly`](Self::in_service_quietly), if the session still has the id of `entry`: another entry
+    /// stands for it after a merge that came to nothing, but its token is the same.
+    pub(crate) fn under_its_id(&self, entry: &EntryRef, now: u64) -> Option<EntryRef> {
+        self.in_service_quietly(entry.clone(), now).filter(|found| found.id() == entry.id())
+    }
+
     /// The record of the session that `entry` stands for, as quietly.
     pub(crate) fn record_quietly(&self, entry: EntryRef, now: u64) -> Option<Record> {
         match self.in_service_quietly(entry, now)?.read(now) {
