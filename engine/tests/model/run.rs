@@ -62,6 +62,8 @@ pub(crate) struct Case {
     pub(crate) latched: bool,
     /// A commit failed, so the store may have rows of nobody.
     pub(crate) loose: bool,
+    /// A start found such rows, or may have found such that were over.
+    pub(crate) littered: bool,
 }
 
 /// Runs a case.
@@ -74,6 +76,7 @@ pub(crate) fn run(setup: Setup, ops: &[Op]) -> Verdict {
         may_latch: false,
         latched: false,
         loose: false,
+        littered: false,
     };
     for (at, op) in ops.iter().enumerate() {
         case.step(*op).map_err(|what| format!("step {at}, {op:?}: {what}"))?;
@@ -419,10 +422,17 @@ impl Case {
     fn adopt(&mut self) -> Verdict {
         (self.armed, self.may_latch, self.latched) = (false, false, false);
         for id in 0..self.model.ids.len() {
-            let Some(token) = self.model.ids[id].token.clone() else { continue };
+            let Some(token) = self.model.ids[id].token.clone() else {
+                // Its row may be there, and over.
+                if self.loose && self.model.ids[id].state == State::Gone {
+                    self.model.ids[id].state = State::Expired;
+                }
+                continue;
+            };
             let found = self.view_of(&token)?;
             self.model.adopt(id, found)?;
         }
+        self.littered |= self.loose;
         // What nobody holds a token of.
         let Some(found) = self.iterate_loosely()? else { return Ok(()) };
         for (sid, _) in found {
