@@ -125,7 +125,10 @@ pub(crate) fn run(input: &[u8]) {
     let mut request = Request::new(());
     // What cannot be in a header does not get as far as here.
     lines.retain(|line| match HeaderValue::from_bytes(line) {
-        Ok(value) => request.headers_mut().append(header::COOKIE, value) || true,
+        Ok(value) => {
+            request.headers_mut().append(header::COOKIE, value);
+            true
+        }
         Err(_) => false,
     });
     let mut service = SessionLayer::new(world.engine.clone()).layer(Handler);
