@@ -229,6 +229,49 @@ fn a_logout_during_a_merge_wins() {
     }
 }
 
+/// Also through a handle that knows the session from before: it was merged and given back, or rotated, meanwhile.
+#[test]
+fn a_logout_by_an_older_handle_during_a_merge_wins() {
+    for rotated in [true, false] {
+        for (engine, _) in engines() {
+            let mut theirs = with(&engine, &["cart"], "full");
+            let held = begin(&engine, Some(&theirs));
+            if rotated {
+                let session = begin(&engine, Some(&theirs));
+                session.rotate().unwrap();
+                theirs = issue(&session).token;
+            } else {
+                let session = begin(&engine, None);
+                assert_eq!(merge(&session, &theirs), Merged::Done { keys: 1 });
+            }
+            assert_eq!(get(&held, "cart").as_deref(), Some("full"));
+            let session = begin(&engine, None);
+            assert_eq!(merge(&session, &theirs), Merged::Done { keys: 1 });
+            held.destroy().unwrap();
+            let _ = block_on(held.commit()).unwrap();
+            drop(session);
+            assert_eq!(begin(&engine, Some(&theirs)).id(), None, "rotated: {rotated}");
+        }
+    }
+}
+
+#[test]
+fn a_handle_from_before_a_merge_that_came_to_nothing_delivers_the_token() {
+    for (engine, _) in engines() {
+        let theirs = with(&engine, &["cart"], "full");
+        let (later, rotating) = (begin(&engine, Some(&theirs)), begin(&engine, Some(&theirs)));
+        rotating.rotate().unwrap();
+        let session = begin(&engine, None);
+        assert_eq!(merge(&session, &theirs), Merged::Done { keys: 1 });
+        drop(session);
+        later.set_lifetime(48 * HOUR).unwrap();
+        assert_eq!(issue(&later).token.id(), theirs.id(), "a later deadline is told");
+        let rotated = issue(&rotating).token;
+        assert_ne!(rotated.id(), theirs.id(), "a rotation is carried out");
+        assert_eq!(get(&begin(&engine, Some(&rotated)), "cart").as_deref(), Some("full"));
+    }
+}
+
 #[test]
 fn who_waits_for_the_other_is_told_when_the_merge_is_decided() {
     for (engine, _) in engines() {

@@ -221,6 +221,24 @@ fn destroy_all_ends_the_owners_sessions_everywhere_and_for_good() {
 }
 
 #[test]
+fn destroy_all_counts_no_session_that_was_over() {
+    let clock = ManualClock::new(START_MS);
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let told = events.clone();
+    let engine = timed(&clock)
+        .observer(move |event: &Event| told.lock().unwrap().push(event.clone()))
+        .lifetime(Duration::from_secs(60))
+        .in_memory()
+        .unwrap();
+    login(&engine, "u");
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(block_on(engine.destroy_all("u", None)).unwrap(), 0);
+    let events = events.lock().unwrap();
+    assert!(events.iter().any(|event| matches!(event, Event::Expired { .. })), "it expired");
+    assert!(!events.iter().any(|event| matches!(event, Event::Revoked { .. })), "nobody revoked it");
+}
+
+#[test]
 fn a_login_is_owner_renewal_and_time_in_one() {
     let clock = ManualClock::new(START_MS);
     let engine = timed(&clock).lifetime(Duration::from_secs(3600)).in_memory().unwrap();

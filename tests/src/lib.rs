@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod jar;
+pub mod oracle;
 mod readme;
 pub mod rng;
 pub mod server;
@@ -19,7 +20,7 @@ pub mod stream;
 pub use client::{Client, Response};
 pub use jar::Jar;
 pub use rng::Rng;
-pub use server::{Failed, Server, Store};
+pub use server::{Failed, Interrupted, Server, Store};
 pub use stream::Stream;
 
 /// The number in the environment variable `name`, or `default`.

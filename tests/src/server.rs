@@ -58,7 +58,37 @@ pub struct Failed {
     pub stderr: String,
 }
 
+/// A start that was cut by kill -9.
+#[derive(Debug)]
+pub struct Interrupted {
+    /// Whether it had said that it was ready.
+    pub ready: bool,
+    /// All it said on stderr.
+    pub stderr: String,
+}
+
 impl Server {
+    /// Starts the playground and ends it by kill -9 after `delay`, wherever it has come to by then: before it opens its
+    /// store, while it does, or after.
+    ///
+    /// # Panics
+    /// If it ended by itself.
+    #[must_use]
+    pub fn interrupted(store: &Store, flags: &[&str], delay: Duration) -> Interrupted {
+        let mut child = spawn(&arguments(&store.flag(), flags));
+        let stdout = child.stdout.take().unwrap();
+        let stdout = thread::spawn(move || read_all(stdout));
+        let stderr = child.stderr.take().unwrap();
+        let stderr = thread::spawn(move || read_all(stderr));
+        thread::sleep(delay);
+        let ended = child.try_wait().unwrap();
+        let _ = child.kill();
+        let _ = child.wait();
+        let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
+        assert_eq!(ended, None, "the server ended before it was killed: {stderr}");
+        Interrupted { ready: stdout.starts_with("listening on http://"), stderr }
+    }
+
     /// Starts the playground on a free port and waits until it is ready.
     ///
     /// # Panics
@@ -94,10 +124,7 @@ impl Server {
         flags: &[&str],
         environment: &[(&str, String)],
     ) -> Result<Self, Failed> {
-        let flag = store.flag();
-        let mut args = vec!["--listen", "127.0.0.1:0", "--store", &flag];
-        args.extend(flags);
-        let mut child = spawn(&args, environment);
+        let mut child = spawn(&arguments(&store.flag(), flags), environment);
 
         // Reads the ready line, then goes on reading so that the server never blocks on a full pipe.
         let stdout = child.stdout.take().unwrap();
@@ -138,6 +165,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it keeps its sessions.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The line it printed when it was ready.
@@ -245,6 +278,12 @@ pub fn run(args: &[&str]) -> Failed {
     let stderr = thread::spawn(move || read_all(stderr));
     let code = wait(&mut child).code();
     Failed { code, stderr: stderr.join().unwrap() }
+}
+
+fn arguments<'a>(store: &'a str, flags: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["--listen", "127.0.0.1:0", "--store", store];
+    args.extend(flags);
+    args
 }
 
 fn spawn(args: &[&str], environment: &[(&str, String)]) -> Child {

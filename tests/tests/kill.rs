@@ -1,20 +1,22 @@
 //! kill -9 under load, again and again on one file: it opens, what is older than a window is there, and what
-//! was destroyed or renewed stays dead.
+//! was destroyed or renewed stays dead. After a share of the kills the next start is killed too, once or several times,
+//! before, while or after it opens the file.
 //!
-//! The oracle is in this process. Each session belongs to one client thread, which logs every operation with
-//! the time of its answer. After a restart a session must be what *some prefix* of its log makes of it, and
-//! the prefix must reach at least to the last operation that had to be durable:
+//! The oracle is in this process (`sessile_tests::oracle`). Each session belongs to one client thread, which logs every
+//! operation with the time of its answer. What must be durable at a kill:
 //! - in a round with `--durability process` or `power`, everything answered;
 //! - in one with `eventual` everything answered more than the slack before the kill, and everything up to an answered
 //!   renewal or destruction, whenever that was.
 //!
-//! `SESSILE_KILL_ROUNDS` sets the rounds (10), `SESSILE_KILL_SLACK_MS` the slack (1000; the window is 50 ms, and
-//! the summary says how old the oldest lost write really was), `SESSILE_SEED` repeats the choices of a run.
+//! A start that was killed has answered nothing, so it may change nothing.
+//!
+//! `SESSILE_KILL_ROUNDS` sets the rounds for each store (50), `SESSILE_KILL_STARTS` after how many of a hundred of them
+//! starts are killed too (34), `SESSILE_KILL_SLACK_MS` the slack (2000; the window is 50 ms, and the summary says how old
+//! the oldest lost write really was), `SESSILE_SEED` repeats the choices of a run.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "these are tests")]
 #![allow(clippy::disallowed_methods, reason = "the server is measured from outside, by the real clock")]
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,65 +24,19 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sessile_tests::oracle::{Known, Op, State};
 use sessile_tests::{Client, Jar, Response, Rng, Server, Store};
 use tempfile::TempDir;
 
 const THREADS: u64 = 6;
 const SESSIONS_PER_THREAD: usize = 8;
 const KEYS: u64 = 4;
-
-type State = BTreeMap<String, String>;
-
-/// What an operation does to a session.
-#[derive(Debug, Clone)]
-enum Op {
-    Put(String, String),
-    Remove(String),
-    Clear,
-    Count,
-    /// Changes nothing but the token.
-    Renew,
-}
-
-impl Op {
-    fn path(&self) -> String {
-        match self {
-            Self::Put(key, value) => format!("/put?key={key}&value={value}"),
-            Self::Remove(key) => format!("/remove?key={key}"),
-            Self::Clear => "/clear".to_owned(),
-            Self::Count => "/count".to_owned(),
-            Self::Renew => "/renew".to_owned(),
-        }
-    }
-
-    fn apply(&self, state: &mut State) {
-        match self {
-            Self::Put(key, value) => drop(state.insert(key.clone(), value.clone())),
-            Self::Remove(key) => drop(state.remove(key)),
-            Self::Clear => state.clear(),
-            Self::Count => {
-                let n = state.get("count").map_or(0, |n| n.parse::<u64>().unwrap());
-                state.insert("count".to_owned(), (n + 1).to_string());
-            }
-            Self::Renew => {}
-        }
-    }
-}
-
-/// A session as its client knows it.
-struct Known {
-    jar: Jar,
-    /// What the last restart found.
-    base: State,
-    /// Whether `base` is on disk; a session made since the last restart has none.
-    based: bool,
-    /// The operations since, in order, with the time of the answer. Only the last one can lack it.
-    log: Vec<(Op, Option<Instant>)>,
-    /// A destruction was sent but not answered: alive and dead are both right.
-    perhaps_dead: bool,
-    /// The last operation is a renewal that was not answered: if it happened, nobody knows the new token.
-    perhaps_renewed: bool,
-}
+/// Tokens that died in earlier rounds, tried by each thread after each kill.
+const OLDER_TOKENS: usize = 10;
+/// Starts killed one after another, at most.
+const KILLED_STARTS: u64 = 3;
+/// Until a start has been measured.
+const LONGEST_USUAL_START: Duration = Duration::from_millis(100);
 
 /// One client's sessions, its generator, and the tokens that must be dead.
 struct Worker {
@@ -90,6 +46,8 @@ struct Worker {
     calm: bool,
     sessions: Vec<Known>,
     dead: Vec<Jar>,
+    /// How many of them earlier rounds have looked at.
+    buried: usize,
     next_value: u64,
     tally: Tally,
 }
@@ -104,6 +62,17 @@ struct Tally {
     /// How long before the kill the oldest of them had been answered.
     oldest_lost: Duration,
     verified: u64,
+    /// Requests with the token of a dead session.
+    looks_at_dead: u64,
+}
+
+/// Starts that were killed.
+#[derive(Default)]
+struct Again {
+    rounds: u64,
+    starts: u64,
+    /// Those that had begun to serve.
+    ready: u64,
 }
 
 impl Worker {
@@ -155,14 +124,7 @@ impl Worker {
         answered(client.try_get(&op.path())?);
         assert!(client.jar.token().is_some(), "a new session came without a cookie");
         self.tally.answered += 1;
-        self.sessions.push(Known {
-            jar: client.jar.clone(),
-            base: State::new(),
-            based: false,
-            log: vec![(op, Some(Instant::now()))],
-            perhaps_dead: false,
-            perhaps_renewed: false,
-        });
+        self.sessions.push(Known::new(client.jar.clone(), vec![(op, Some(Instant::now()))]));
         Ok(())
     }
 
@@ -202,17 +164,13 @@ impl Worker {
         let mut client = Client::new(address);
         for mut session in std::mem::take(&mut self.sessions) {
             let found = read(&mut client, &session.jar);
-            let (lost, oldest) = check(&session, found.as_ref(), killed, slack);
+            let (lost, oldest) = session.check(found.as_ref(), killed, slack);
             self.tally.verified += 1;
             self.tally.lost += lost;
             self.tally.oldest_lost = self.tally.oldest_lost.max(oldest);
             match found {
                 Some(state) => {
-                    session.base = state;
-                    session.based = true;
-                    session.log.clear();
-                    session.perhaps_dead = false;
-                    session.perhaps_renewed = false;
+                    session.rebase(state);
                     self.sessions.push(session);
                 }
                 // Dead for whatever reason: it must stay so.
@@ -220,13 +178,17 @@ impl Worker {
             }
         }
         // All the tokens of this round, and a sample of older ones.
-        let recent = self.dead.len().saturating_sub(100);
-        for at in 0..self.dead.len() {
-            if at >= recent || self.rng.between(0, 9) == 0 {
-                let state = read(&mut client, &self.dead[at]);
-                assert_eq!(state, None, "a destroyed or renewed session is back");
-            }
+        let older = self.buried;
+        let sample: Vec<usize> = match older {
+            0 => Vec::new(),
+            _ => (0..OLDER_TOKENS).map(|_| self.rng.index(older)).collect(),
+        };
+        for at in (older..self.dead.len()).chain(sample) {
+            let state = read(&mut client, &self.dead[at]);
+            assert_eq!(state, None, "a destroyed or renewed session is back");
+            self.tally.looks_at_dead += 1;
         }
+        self.buried = self.dead.len();
     }
 }
 
@@ -253,72 +215,18 @@ fn read(client: &mut Client, jar: &Jar) -> Option<State> {
     alive.then_some(state)
 }
 
-/// Panics unless `found` is allowed; returns how many answered operations are lost, and the greatest age.
-fn check(s: &Known, found: Option<&State>, killed: Instant, slack: Option<Duration>) -> (u64, Duration) {
-    let age = |answer: &Option<Instant>| answer.map(|at| killed.saturating_duration_since(at));
-    // The least prefix that must be there.
-    let must = s
-        .log
-        .iter()
-        .rposition(|(op, answer)| match (age(answer), slack) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some(age), Some(slack)) => age > slack || matches!(op, Op::Renew),
-        })
-        .map_or(0, |at| at + 1);
-
-    let kept = match found {
-        None => {
-            if s.perhaps_dead || s.perhaps_renewed {
-                return (0, Duration::ZERO);
-            }
-            assert!(!s.based, "a session that was on disk is gone; log {:?}", ages(s, killed));
-            assert_eq!(must, 0, "a session is gone that had to be durable; log {:?}", ages(s, killed));
-            0
-        }
-        Some(found) => {
-            let mut state = s.base.clone();
-            let mut matching = (s.based && &state == found).then_some(0);
-            for (at, (op, _)) in s.log.iter().enumerate() {
-                op.apply(&mut state);
-                if &state == found {
-                    matching = Some(at + 1);
-                }
-            }
-            let kept = matching.unwrap_or_else(|| {
-                panic!("a state that never was: {found:?}\nbase {:?}\nlog {:?}", s.base, ages(s, killed))
-            });
-            assert!(kept >= must, "{kept} operations of {must} are there; log {:?}", ages(s, killed));
-            kept
-        }
-    };
-    let lost = s.log[kept..].iter().filter_map(|(_, answer)| age(answer));
-    lost.fold((0, Duration::ZERO), |(n, oldest), age| (n + 1, oldest.max(age)))
-}
-
-/// The log for people: each operation, and how long before the kill it was answered.
-fn ages(s: &Known, killed: Instant) -> Vec<String> {
-    s.log
-        .iter()
-        .map(|(op, answer)| match answer {
-            Some(at) => format!("{op:?} {:?} before", killed.saturating_duration_since(*at)),
-            None => format!("{op:?} unanswered"),
-        })
-        .collect()
-}
-
 #[test]
 fn kill_9_under_load_loses_no_more_than_a_window() {
-    kill_loop(Store::Redb, sessile_tests::env_number("SESSILE_KILL_ROUNDS", 10));
+    kill_loop(Store::Redb, sessile_tests::env_number("SESSILE_KILL_ROUNDS", 50));
 }
 
 #[test]
 fn kill_9_under_load_on_sled_loses_no_more_than_a_window() {
-    kill_loop(Store::Sled, sessile_tests::env_number("SESSILE_KILL_ROUNDS", 10));
+    kill_loop(Store::Sled, sessile_tests::env_number("SESSILE_KILL_ROUNDS", 50));
 }
 
 fn kill_loop(store: fn(PathBuf) -> Store, rounds: u64) {
-    let slack = Duration::from_millis(sessile_tests::env_number("SESSILE_KILL_SLACK_MS", 1000));
+    let slack = Duration::from_millis(sessile_tests::env_number("SESSILE_KILL_SLACK_MS", 2000));
     let mut rng = Rng::announced("kill");
     let dir = TempDir::new().unwrap();
     let mut workers: Vec<Worker> = (0..THREADS)
@@ -327,23 +235,28 @@ fn kill_loop(store: fn(PathBuf) -> Store, rounds: u64) {
             calm: false,
             sessions: Vec::new(),
             dead: Vec::new(),
+            buried: 0,
             next_value: n << 40,
             tally: Tally::default(),
         })
         .collect();
 
+    let starts = sessile_tests::env_number("SESSILE_KILL_STARTS", 34);
+    let mut again = Again::default();
     let store = store(dir.path().join("sessions"));
     let kind = store.flag().split(':').next().unwrap_or_default().to_owned();
     let mut server = Server::start(store, &["--durability", "eventual"]);
+    let mut usual_start = LONGEST_USUAL_START;
     let level = |round: u64| ["eventual", "process", "power"][(round % 3) as usize];
     let mut eventual_rounds = 0;
     let mut slowest_start = Duration::ZERO;
     for round in 0..rounds {
         let eventual = level(round) == "eventual";
         eventual_rounds += u64::from(eventual);
-        // Most kills come early; some rounds last long enough for writes that are older than the slack.
-        let mut delay = Duration::from_millis(rng.between(5, 300));
-        if round % 4 == 1 {
+        // Most kills come early; some rounds last long enough for writes that are older than the slack. Ten has no factor
+        // in common with the three levels, so each level has such rounds.
+        let mut delay = Duration::from_micros(rng.between(2_000, 150_000));
+        if round % 10 == 1 {
             delay += slack;
         }
         let address = server.address();
@@ -366,9 +279,25 @@ fn kill_loop(store: fn(PathBuf) -> Store, rounds: u64) {
         });
 
         // The next round's mode is set at the restart, so verification runs in it; it only reads.
+        if rng.between(1, 100) <= starts {
+            again.rounds += 1;
+            for _ in 0..rng.between(1, KILLED_STARTS) {
+                let flags = ["--durability", level(rng.between(0, 2))];
+                // From before the file is opened to a while after.
+                let most = u64::try_from(usual_start.as_micros()).unwrap() * 3 / 2;
+                let delay = Duration::from_micros(rng.between(0, most));
+                let start = Server::interrupted(server.store(), &flags, delay);
+                assert!(!start.stderr.contains("panicked"), "{}", start.stderr);
+                again.starts += 1;
+                again.ready += u64::from(start.ready);
+            }
+        }
         let started = Instant::now();
         server.restart_with(&["--durability", level(round + 1)]);
-        slowest_start = slowest_start.max(started.elapsed());
+        let start = started.elapsed();
+        slowest_start = slowest_start.max(start);
+        // Of the quicker ones: a start that the machine held up says nothing of the next.
+        usual_start = usual_start.min(start * 2);
         let address = server.address();
         thread::scope(|scope| {
             for worker in &mut workers {
@@ -382,7 +311,8 @@ fn kill_loop(store: fn(PathBuf) -> Store, rounds: u64) {
     println!(
         "kill -9 on {kind}: {rounds} rounds ({eventual_rounds} with eventual durability, the rest with process and power in turn), {} answered operations, {} sessions \
          verified, {} destroyed and {} renewed tokens all dead, 0 wrong values; {} writes lost, the oldest {:.1} ms \
-         before its kill; slowest restart {:.0} ms",
+         before its kill; slowest restart {:.0} ms; after {} of the kills {} starts killed too, {} of them before they were ready; \
+         {} requests with dead tokens",
         sum(|t| t.answered),
         sum(|t| t.verified),
         sum(|t| t.destroyed),
@@ -390,6 +320,10 @@ fn kill_loop(store: fn(PathBuf) -> Store, rounds: u64) {
         sum(|t| t.lost),
         oldest.as_secs_f64() * 1e3,
         slowest_start.as_secs_f64() * 1e3,
+        again.rounds,
+        again.starts,
+        again.starts - again.ready,
+        sum(|t| t.looks_at_dead),
     );
     if rounds >= 3 {
         assert!(
@@ -397,74 +331,7 @@ fn kill_loop(store: fn(PathBuf) -> Store, rounds: u64) {
             "the load was too light to show anything"
         );
     }
-}
-
-// ---- The oracle itself -----------------------------------------------------------------------------
-
-fn known(log: Vec<(Op, Option<Instant>)>) -> Known {
-    Known {
-        jar: Jar::default(),
-        base: State::new(),
-        based: false,
-        log,
-        perhaps_dead: false,
-        perhaps_renewed: false,
+    if rounds >= 50 && starts >= 34 {
+        assert!(again.starts > 0, "no start was killed");
     }
-}
-
-fn put(value: &str) -> Op {
-    Op::Put("k".to_owned(), value.to_owned())
-}
-
-fn state(value: &str) -> State {
-    State::from([("k".to_owned(), value.to_owned())])
-}
-
-#[test]
-fn the_oracle_allows_what_a_window_allows() {
-    let start = Instant::now();
-    let at = |ms| Some(start + Duration::from_millis(ms));
-    let killed = start + Duration::from_secs(10);
-    let slack = Some(Duration::from_secs(1));
-    let s = known(vec![(put("a"), at(0)), (put("b"), at(9_500)), (put("c"), at(9_990)), (put("d"), None)]);
-    assert_eq!(check(&s, Some(&state("d")), killed, slack), (0, Duration::ZERO));
-    assert_eq!(check(&s, Some(&state("c")), killed, slack), (0, Duration::ZERO));
-    assert_eq!(check(&s, Some(&state("b")), killed, slack), (1, Duration::from_millis(10)));
-    assert_eq!(check(&s, Some(&state("a")), killed, slack), (2, Duration::from_millis(500)));
-    assert_eq!(check(&s, Some(&state("c")), killed, None), (0, Duration::ZERO));
-    let young = known(vec![(put("a"), at(9_900))]);
-    assert_eq!(check(&young, None, killed, slack), (1, Duration::from_millis(100)));
-}
-
-#[test]
-#[should_panic(expected = "a session is gone that had to be durable")]
-fn the_oracle_refuses_a_lost_old_session() {
-    let start = Instant::now();
-    let s = known(vec![(put("a"), Some(start))]);
-    check(&s, None, start + Duration::from_secs(2), Some(Duration::from_secs(1)));
-}
-
-#[test]
-#[should_panic(expected = "1 operations of 2 are there")]
-fn the_oracle_refuses_a_lost_write_under_power_durability() {
-    let start = Instant::now();
-    let s = known(vec![(put("a"), Some(start)), (put("b"), Some(start))]);
-    check(&s, Some(&state("a")), start, None);
-}
-
-#[test]
-#[should_panic(expected = "a state that never was")]
-fn the_oracle_refuses_a_wrong_value() {
-    let start = Instant::now();
-    let s = known(vec![(put("a"), Some(start))]);
-    check(&s, Some(&state("z")), start, Some(Duration::from_secs(1)));
-}
-
-#[test]
-#[should_panic(expected = "1 operations of 3 are there")]
-fn the_oracle_refuses_a_renewal_that_lost_what_came_before() {
-    let start = Instant::now();
-    let log =
-        vec![(put("a"), Some(start)), (put("b"), Some(start)), (Op::Renew, Some(start)), (put("c"), None)];
-    check(&known(log), Some(&state("a")), start, Some(Duration::from_secs(1)));
 }

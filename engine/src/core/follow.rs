@@ -105,6 +105,12 @@ impl Core {
         if entry.check(now).is_some() { Some(entry) } else { self.successor(&entry, now) }
     }
 
+    /// As [`in_service_quietly`](Self::in_service_quietly), if the session still has the id of `entry`: another entry
+    /// stands for it after a merge that came to nothing, but its token is the same.
+    pub(crate) fn under_its_id(&self, entry: &EntryRef, now: u64) -> Option<EntryRef> {
+        self.in_service_quietly(entry.clone(), now).filter(|found| found.id() == entry.id())
+    }
+
     /// The record of the session that `entry` stands for, as quietly.
     pub(crate) fn record_quietly(&self, entry: EntryRef, now: u64) -> Option<Record> {
         match self.in_service_quietly(entry, now)?.read(now) {
@@ -114,16 +120,27 @@ impl Core {
     }
 
     /// Ends the session that `entry` stands for, wherever it went. If it moves on meanwhile, it is caught up
-    /// with.
+    /// with. One that a merge has taken is ended where it is, so that the merge has nothing to give back.
     pub(crate) fn end_wherever(&self, entry: EntryRef, ending: Ending) {
         let now = self.clock.now_ms();
         let mut entry = entry;
         while !self.end(&entry, ending) {
-            match self.successor(&entry, now) {
+            match self.next_after(&entry, now) {
                 Some(next) => entry = next,
                 None => return,
             }
         }
+    }
+
+    /// The entry that took the place of `gone`, in service or not.
+    fn next_after(&self, gone: &EntryRef, now: u64) -> Option<EntryRef> {
+        if gone.phase() != Phase::Renewed {
+            return None;
+        }
+        // Another entry under the same id was given back after a merge that came to nothing; otherwise it
+        // was rotated, or renewed and leads nowhere.
+        let same_id = self.cache.get(gone.id()).filter(|e| !e.is(gone));
+        same_id.or_else(|| self.aliases.target(gone.id(), now))
     }
 
     /// The entry that took the place of `gone` and is in service. Takes no lock that a handle's may not precede,
@@ -131,13 +148,7 @@ impl Core {
     pub(crate) fn successor(&self, gone: &EntryRef, now: u64) -> Option<EntryRef> {
         let mut at = gone.clone();
         for _ in 0..HOPS {
-            if at.phase() != Phase::Renewed {
-                return None;
-            }
-            // Another entry under the same id was given back after a merge that came to nothing; otherwise it
-            // was rotated, or renewed and leads nowhere.
-            let same_id = self.cache.get(at.id()).filter(|e| !e.is(&at));
-            let next = same_id.or_else(|| self.aliases.target(at.id(), now))?;
+            let next = self.next_after(&at, now)?;
             if next.check(now).is_some() {
                 return Some(next);
             }
@@ -147,8 +158,8 @@ impl Core {
     }
 
     /// A merged session's end: its data lives on elsewhere.
-    pub(crate) fn claim_settled(&self, entry: &EntryRef) {
-        if self.store.is_none() {
+    pub(crate) fn claim_settled(&self, entry: &EntryRef, has_row: bool) {
+        if self.store.is_none() || !has_row {
             self.cache.remove(entry);
         }
         self.counters.destroyed.add(1);

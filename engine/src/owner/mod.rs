@@ -338,8 +338,9 @@ impl Purge<'_> {
         }
     }
 
-    /// Ends `entry` if it belongs to the owner, as its own lock tells.
+    /// Ends `entry` if it belongs to the owner, as its own lock tells. One whose time has come is not ended by this.
     fn end(&mut self, entry: &EntryRef) {
+        self.core.expire(entry, self.core.clock.now_ms());
         if !self.spared.contains(entry.id())
             && self.core.end_if(entry, Ending::Revoked(self.by), |r| r.owner() == Some(self.owner))
         {

@@ -227,11 +227,13 @@ impl Session {
             core.queue.flush().await?;
         }
         if !claims.is_empty() {
-            // Only now that their data is stored here.
-            claims.into_iter().for_each(Claim::settle);
+            // Only now that their data is stored here. Until their rows are deleted this may fail or be dropped: then
+            // a new session ends, and they have their data back.
             if wait {
+                claims.iter().for_each(Claim::bury);
                 core.queue.flush().await?;
             }
+            claims.into_iter().for_each(Claim::settle);
         }
         // Last, with nothing to wait for behind it: from here on the old token is dead, so the new one must be
         // on its way. The record it moves is the newest, and durable with it.
@@ -265,10 +267,10 @@ impl Session {
         loop {
             if lifetime != Lifetime::Rotate {
                 old = core.in_service_quietly(old, core.clock.now_ms()).ok_or_else(crate::cache::revoked)?;
-            } else if old.phase().is_gone() {
-                // Another request rotated it first, and its response has the token. A second token on its way
+            } else {
+                // If another request rotated it first, its response has the token. A second token on its way
                 // beside that one could be the one that the client keeps, and be dead by then.
-                return Err(crate::cache::revoked());
+                old = core.under_its_id(&old, core.clock.now_ms()).ok_or_else(crate::cache::revoked)?;
             }
             let early = self.unit().slot.lock().next.take();
             let token = early.map_or_else(Token::generate, |token| Ok(*token))?;
@@ -345,7 +347,14 @@ fn issue(core: &Core, slot: &Slot) -> Result<Delivery> {
     }
     let (Some(entry), Some(token)) = (&slot.entry, &slot.token) else { return Ok(Delivery::Nothing) };
     // Ended in the very moment it was to be delivered: then there is nothing to deliver.
-    let Read::Live(record) = entry.read(now) else { return Ok(Delivery::Nothing) };
+    let record = match entry.read(now) {
+        Read::Live(record) => Some(record),
+        Read::Due | Read::Gone => core.under_its_id(entry, now).and_then(|found| match found.read(now) {
+            Read::Live(record) => Some(record),
+            Read::Due | Read::Gone => None,
+        }),
+    };
+    let Some(record) = record else { return Ok(Delivery::Nothing) };
     let left = record.deadline().saturating_sub(now);
     Ok(Delivery::Issue(Issue {
         token: token.clone(),

@@ -206,7 +206,8 @@ impl Session {
             return Err(crate::cache::revoked());
         };
         // Whoever came with the old token of a rotation has been rotated.
-        let rotated = lifetime == Lifetime::Rotate && !slot.entry.as_ref().is_some_and(|e| e.is(&entry));
+        let rotated =
+            lifetime == Lifetime::Rotate && slot.entry.as_ref().is_none_or(|e| e.id() != entry.id());
         if entry.phase() == Phase::Live && slot.renew != Some(Lifetime::Restart) && !rotated {
             slot.renew = Some(lifetime);
         }

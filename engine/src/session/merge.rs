@@ -212,6 +212,11 @@ impl Claim {
         Self { core, entry, record: Some(record), give_back: true }
     }
 
+    /// Has the row of the other session deleted. Its data can still be given back.
+    pub(super) fn bury(&self) {
+        self.entry.bury_claim(self.core.dirty_queue());
+    }
+
     /// Ends the other session for good.
     pub(super) fn settle(mut self) {
         self.give_back = false;
@@ -239,8 +244,8 @@ impl Drop for Claim {
                 self.core.watches.wake(&self.entry);
                 return;
             }
-        } else if self.entry.settle_claim(queue) {
-            self.core.claim_settled(&self.entry);
+        } else if let Some(has_row) = self.entry.settle_claim(queue) {
+            self.core.claim_settled(&self.entry, has_row);
             self.forget(&record);
             return;
         }

@@ -295,7 +295,9 @@ impl Core {
                 }
             },
             Item::Tombstone(entry) => {
-                self.cache.remove(&entry);
+                if !entry.deleted() {
+                    self.cache.remove(&entry);
+                }
             }
             Item::Renewal(renewal) => match outcome {
                 Outcome::Done => renewal.resolve(self, Ok(())),

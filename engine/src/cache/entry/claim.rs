@@ -4,6 +4,9 @@
 //! A claimed entry has no record, so everyone who holds it sees it gone; it stays in the map and off the queue,
 //! so no load brings its row back and no writer deletes it. It is then settled (deleted, as if destroyed) or
 //! given back, as a new entry in its place. A logout meanwhile wins: then there is nothing to give back.
+//!
+//! Before it is settled its row may be *buried*: deleted, while the data can still be given back. `REPLACE` of a claimed
+//! entry says so.
 
 use super::{DIRTY, Entry, EntryRef, IN_FLIGHT, Phase, QUEUED, RENEWING, REPLACE, STORED};
 use crate::cache::Cache;
@@ -34,19 +37,34 @@ impl EntryRef {
             return Claimed::Busy;
         }
         let Some(record) = slot.take() else { return Claimed::Gone };
+        self.set_flags(flags & !REPLACE);
         self.set_phase(Phase::Merging);
         Claimed::Taken(record)
     }
 
-    /// The claimed data has found its place: the row will be deleted. `false` if somebody ended it before.
-    pub(crate) fn settle_claim(&self, queue: Option<&Queue>) -> bool {
+    /// The claimed data is stored in its new place, so its row here is to be deleted. What comes then may still fail,
+    /// and the data be given back: that writes the row anew.
+    pub(crate) fn bury_claim(&self, queue: Option<&Queue>) {
+        let _slot = self.record.write();
+        if self.phase() == Phase::Merging {
+            self.set_flags(self.flags() | REPLACE);
+            self.enqueue(queue);
+        }
+    }
+
+    /// The claimed data has found its place for good: the row will be deleted, if it has not been. `None` if somebody
+    /// ended it before, else whether there may be a row.
+    pub(crate) fn settle_claim(&self, queue: Option<&Queue>) -> Option<bool> {
         let _slot = self.record.write();
         if self.phase() != Phase::Merging {
-            return false;
+            return None;
         }
         self.set_phase(Phase::Destroyed);
-        self.enqueue(queue);
-        true
+        let has_row = self.flags() & (STORED | QUEUED | IN_FLIGHT) != 0;
+        if has_row {
+            self.enqueue(queue);
+        }
+        Some(has_row)
     }
 
     /// The claimed data has found no place: a new entry with it takes this one's. `None` if somebody ended it

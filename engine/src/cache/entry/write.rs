@@ -57,7 +57,7 @@ impl Entry {
             self.set_flags(flags & !(QUEUED | DIRTY) | IN_FLIGHT);
             return Pick::Write(record.clone(), mode);
         }
-        if matches!(self.phase(), Phase::Renewed | Phase::Merging) {
+        if self.phase() == Phase::Renewed || (self.phase() == Phase::Merging && flags & REPLACE == 0) {
             self.set_flags(flags & !QUEUED);
             return Pick::Skip;
         }
@@ -94,6 +94,13 @@ impl Entry {
     pub(crate) fn written(&self) {
         let _slot = self.record.write();
         self.set_flags(self.flags() & !(IN_FLIGHT | REPLACE) | STORED);
+    }
+
+    /// The row is deleted. Returns whether the entry is to stay, as a merge may yet give its data back.
+    pub(crate) fn deleted(&self) -> bool {
+        let _slot = self.record.write();
+        self.set_flags(self.flags() & !(IN_FLIGHT | STORED));
+        self.phase() == Phase::Merging
     }
 
     /// The pick-up did not reach the store. Returns whether the caller must queue the entry again.
