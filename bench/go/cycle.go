@@ -1,0 +1,166 @@
+// One request after the other through each library, in this process.
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"runtime"
+	"time"
+)
+
+var root = &url.URL{Path: "/"}
+
+type cost struct{ ns, allocations, bytes float64 }
+
+func measured(n int, step func(int)) cost {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	start := time.Now()
+	for i := range n {
+		step(i)
+	}
+	ns := since(start) * 1e9
+	runtime.ReadMemStats(&after)
+	per := func(x float64) float64 { return x / float64(n) }
+	return cost{per(ns), per(float64(after.Mallocs - before.Mallocs)), per(float64(after.TotalAlloc - before.TotalAlloc))}
+}
+
+func subjects(s settings) ([]*subject, error) {
+	var all []*subject
+	for _, which := range s.only {
+		made, err := makeSubject(which, s.dir)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", which, err)
+		}
+		all = append(all, made)
+	}
+	return all, nil
+}
+
+func cycle(s settings) error {
+	for _, keys := range s.keys {
+		for _, sessions := range s.sessions {
+			all, err := subjects(s)
+			if err != nil {
+				return err
+			}
+			cycleWith(s, all, keys, sessions)
+		}
+	}
+	return nil
+}
+
+type taken struct {
+	work    string
+	subject int
+}
+
+func cycleWith(s settings, all []*subject, keys, sessions int) {
+	plain, idle := make([][]string, len(all)), make([][]string, len(all))
+	for i, one := range all {
+		n := sessions
+		if one.clientSide || one.slow {
+			n = min(n, 10_000)
+		}
+		if i == 0 {
+			plain[i], idle[i] = foreign(n), foreign(n)
+			continue
+		}
+		plain[i] = populate(one, newborn, n, keys)
+		idle[i] = populate(one, newIdle, min(n, 20_000), keys)
+	}
+	costs := map[taken][]cost{}
+	numbers := newStream(11)
+	random := []string{untouched, read, write}
+	if s.life {
+		random = append(random, touch)
+	}
+	life := []string{newborn, putFlash, pop, renew, destroy}
+	runtime.GC()
+	for round := 0; round <= s.rounds; round++ {
+		for _, work := range random {
+			for i, one := range all {
+				from := plain[i]
+				if work == touch {
+					from = idle[i]
+				}
+				n := s.batch
+				if one.slow {
+					n /= 5
+				}
+				c := cycleRandom(one.handler(work, keys), from, numbers, n)
+				if round > 0 {
+					costs[taken{work, i}] = append(costs[taken{work, i}], c)
+				}
+			}
+		}
+		if !s.life {
+			continue
+		}
+		born := make([][]string, len(all))
+		for _, work := range life {
+			for i, one := range all {
+				if born[i] == nil {
+					born[i] = make([]string, s.batch/10)
+				}
+				c := cycleEach(one.handler(work, keys), born[i], work)
+				if round > 0 && work != putFlash {
+					costs[taken{work, i}] = append(costs[taken{work, i}], c)
+				}
+			}
+		}
+	}
+	for _, work := range append(random, life...) {
+		for i, one := range all {
+			taken := costs[taken{work, i}]
+			if len(taken) == 0 {
+				continue
+			}
+			a := about{"cycle", work, one.name, keys, sessions, 1}
+			of := func(f func(cost) float64) []float64 {
+				var values []float64
+				for _, c := range taken {
+					values = append(values, f(c))
+				}
+				return values
+			}
+			figure(a, "time", "ns", of(func(c cost) float64 { return c.ns }))
+			figure(a, "allocations", "1", of(func(c cost) float64 { return c.allocations }))
+			figure(a, "allocated", "B", of(func(c cost) float64 { return c.bytes }))
+		}
+	}
+}
+
+func cycleRandom(handler http.Handler, cookies []string, numbers *stream, n int) cost {
+	for range n / 8 {
+		one(handler, cookies[numbers.below(len(cookies))])
+	}
+	return measured(n, func(int) { one(handler, cookies[numbers.below(len(cookies))]) })
+}
+
+func cycleEach(handler http.Handler, cookies []string, work string) cost {
+	heads := make([]http.Header, len(cookies))
+	c := measured(len(cookies), func(i int) {
+		cookie := cookies[i]
+		if work == newborn {
+			cookie = ""
+		}
+		heads[i] = one(handler, cookie).header
+	})
+	for i, head := range heads {
+		if cookie := cookieOf(head); cookie != "" {
+			cookies[i] = cookie
+		}
+	}
+	return c
+}
+
+// foreign makes cookies that nobody issued, as long as SCS's.
+func foreign(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf("session=%043d", i)
+	}
+	return all
+}

@@ -1,0 +1,121 @@
+//! One request after the other through each library, in this process: nanoseconds, allocations, bytes. Subjects take
+//! turns within a round, so that a slow spell of the machine falls on all.
+
+use std::collections::BTreeMap;
+
+use http::HeaderValue;
+use sessile_bench::alloc::counting;
+use sessile_bench::data::Stream;
+
+use crate::args::Args;
+use crate::out::{About, figure};
+use crate::subject::{Cost, Subject};
+use crate::work::Work;
+
+const RANDOM: [Work; 5] = [Work::Untouched, Work::Read, Work::ReadInPlace, Work::Write, Work::Touch];
+/// The life of a session, a step at a time for a batch of them.
+const LIFE: [fn(usize) -> Work; 5] =
+    [Work::New, |_| Work::PutFlash, |_| Work::Pop, |_| Work::Renew, |_| Work::Destroy];
+
+/// Sessions with an idle timeout: as many again would only take memory.
+const TOUCHED: usize = 20_000;
+/// Cookies that hold a session are large.
+const CLIENT_SIDE: usize = 10_000;
+
+pub fn measure(args: &Args, mut subjects: Vec<Box<dyn Subject>>) {
+    for &keys in &args.keys {
+        for &sessions in &args.sessions {
+            with(args, &mut subjects, keys, sessions);
+        }
+    }
+}
+
+struct Cookies {
+    plain: Vec<HeaderValue>,
+    idle: Vec<HeaderValue>,
+}
+
+fn with(args: &Args, subjects: &mut [Box<dyn Subject>], keys: usize, sessions: usize) {
+    let mut cookies: Vec<Cookies> = subjects
+        .iter_mut()
+        .map(|subject| {
+            let n = if subject.client_side() { sessions.min(CLIENT_SIDE) } else { sessions };
+            if subject.name().starts_with("bare") {
+                return Cookies { plain: foreign(n), idle: foreign(n.min(TOUCHED)) };
+            }
+            let plain = subject.populate(n, Work::New(keys));
+            let idle = subject.populate(if args.life { n.min(TOUCHED) } else { 1 }, Work::NewIdle(keys));
+            subject.settle();
+            Cookies { plain, idle }
+        })
+        .collect();
+    // The first of each is from the round that warms up and counts allocations.
+    let mut costs: BTreeMap<(usize, usize), Vec<Cost>> = BTreeMap::new();
+    let mut stream = Stream::new(11);
+    for round in 0..=args.rounds {
+        counting(round == 0);
+        for (w, &work) in RANDOM.iter().enumerate() {
+            if work == Work::Touch && !args.life {
+                continue;
+            }
+            for (s, subject) in subjects.iter_mut().enumerate().filter(|(_, s)| s.can(work)) {
+                let from = if work == Work::Touch { &cookies[s].idle } else { &cookies[s].plain };
+                subject.random(work, from, &mut stream, args.batch / 8);
+                let cost = subject.random(work, from, &mut stream, args.batch);
+                costs.entry((w, s)).or_default().push(cost);
+            }
+            if work == Work::Write {
+                subjects.iter_mut().for_each(|subject| subject.settle());
+            }
+        }
+        if !args.life {
+            continue;
+        }
+        let mut born: Vec<Vec<HeaderValue>> = subjects
+            .iter()
+            .map(|_| vec![HeaderValue::from_static("session=none"); args.batch / 10])
+            .collect();
+        for (w, work) in LIFE.iter().enumerate() {
+            let work = work(keys);
+            for (s, subject) in subjects.iter_mut().enumerate() {
+                let cost = subject.each(work, &mut born[s]);
+                if work != Work::PutFlash {
+                    costs.entry((RANDOM.len() + w, s)).or_default().push(cost);
+                }
+            }
+        }
+    }
+    for ((w, s), costs) in costs {
+        let work = RANDOM.get(w).copied().unwrap_or_else(|| LIFE[w - RANDOM.len()](keys));
+        let about = About {
+            suite: "cycle",
+            workload: work.name().to_owned(),
+            subject: subjects[s].name().to_owned(),
+            keys,
+            sessions,
+            threads: 1,
+        };
+        let Some((counted, timed)) = costs.split_first() else { continue };
+        figure(&about, "time", "ns", &timed.iter().map(|c| c.ns).collect::<Vec<_>>());
+        figure(&about, "allocations", "1", &[counted.allocations]);
+        figure(&about, "allocated", "B", &[counted.bytes]);
+    }
+    // Sessions of the next size are others: end these, as far as a library can.
+    for (subject, cookies) in subjects.iter_mut().zip(&mut cookies) {
+        if !subject.name().starts_with("bare") && !subject.client_side() {
+            subject.each(Work::Destroy, &mut cookies.plain);
+        }
+    }
+}
+
+/// Cookies that nobody issued, as long as ours.
+fn foreign(n: usize) -> Vec<HeaderValue> {
+    (0..n)
+        .map(|i| {
+            let text = format!("session={i:043}");
+            let cookie = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("session="));
+            drop(cookie.clone());
+            cookie
+        })
+        .collect()
+}
