@@ -124,6 +124,11 @@ func quantile(sorted []float64, q float64) float64 {
 	return low + (high-low)*(at-math.Floor(at))
 }
 
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return quantile(values, 0.5)
+}
+
 func versions() error {
 	say := func(name, version string) {
 		line, _ := json.Marshal(map[string]string{"suite": "version", "subject": name, "version": version})

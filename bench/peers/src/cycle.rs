@@ -7,6 +7,7 @@ use http::HeaderValue;
 use sessile_bench::alloc::counting;
 use sessile_bench::data::Stream;
 
+use crate::Outcome;
 use crate::args::Args;
 use crate::out::{About, figure};
 use crate::subject::{Cost, Subject};
@@ -22,12 +23,15 @@ const TOUCHED: usize = 20_000;
 /// Cookies that hold a session are large.
 const CLIENT_SIDE: usize = 10_000;
 
-pub fn measure(args: &Args, mut subjects: Vec<Box<dyn Subject>>) {
+/// `subjects` makes them anew for each size: what an earlier one left would be in the way, and to end its sessions one
+/// by one would take longer than the measuring.
+pub fn measure(args: &Args, subjects: impl Fn() -> Outcome<Vec<Box<dyn Subject>>>) -> Outcome {
     for &keys in &args.keys {
         for &sessions in &args.sessions {
-            with(args, &mut subjects, keys, sessions);
+            with(args, &mut subjects()?, keys, sessions);
         }
     }
+    Ok(())
 }
 
 struct Cookies {
@@ -36,7 +40,7 @@ struct Cookies {
 }
 
 fn with(args: &Args, subjects: &mut [Box<dyn Subject>], keys: usize, sessions: usize) {
-    let mut cookies: Vec<Cookies> = subjects
+    let cookies: Vec<Cookies> = subjects
         .iter_mut()
         .map(|subject| {
             let n = if subject.client_side() { sessions.min(CLIENT_SIDE) } else { sessions };
@@ -99,12 +103,6 @@ fn with(args: &Args, subjects: &mut [Box<dyn Subject>], keys: usize, sessions: u
         figure(&about, "time", "ns", &timed.iter().map(|c| c.ns).collect::<Vec<_>>());
         figure(&about, "allocations", "1", &[counted.allocations]);
         figure(&about, "allocated", "B", &[counted.bytes]);
-    }
-    // Sessions of the next size are others: end these, as far as a library can.
-    for (subject, cookies) in subjects.iter_mut().zip(&mut cookies) {
-        if !subject.name().starts_with("bare") && !subject.client_side() {
-            subject.each(Work::Destroy, &mut cookies.plain);
-        }
     }
 }
 
