@@ -2,10 +2,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -74,8 +77,18 @@ func cycleWith(s settings, all []*subject, keys, sessions int) {
 			plain[i], idle[i] = foreign(n), foreign(n)
 			continue
 		}
+		if err := works(one, keys); err != nil {
+			fmt.Fprintf(os.Stderr, "left out with %d keys: %s: %v\n", keys, one.name, err)
+			continue
+		}
 		plain[i] = populate(one, newborn, n, keys)
 		idle[i] = populate(one, newIdle, min(n, 20_000), keys)
+	}
+	// What does not work is not measured.
+	for i := len(all) - 1; i >= 0; i-- {
+		if plain[i] == nil {
+			all, plain, idle = slices.Delete(all, i, i+1), slices.Delete(plain, i, i+1), slices.Delete(idle, i, i+1)
+		}
 	}
 	costs := map[taken][]cost{}
 	numbers := newStream(11)
@@ -137,6 +150,27 @@ func cycleWith(s settings, all []*subject, keys, sessions int) {
 			figure(a, "allocated", "B", of(func(c cost) float64 { return c.bytes }))
 		}
 	}
+}
+
+// works checks that a new session keeps a value, gives it once, and not again.
+func works(s *subject, keys int) error {
+	cookie := cookieOf(one(s.handler(newborn, keys), "").header)
+	if cookie == "" {
+		return errors.New("no cookie for a new session")
+	}
+	for _, step := range []struct {
+		work   string
+		status int
+	}{{read, 200}, {putFlash, 200}, {pop, 200}, {pop, 204}} {
+		response := one(s.handler(step.work, keys), cookie)
+		if response.status != step.status {
+			return fmt.Errorf("%s: %d instead of %d", step.work, response.status, step.status)
+		}
+		if changed := cookieOf(response.header); changed != "" {
+			cookie = changed
+		}
+	}
+	return nil
 }
 
 func cycleRandom(handler http.Handler, cookies []string, numbers *stream, n int) cost {

@@ -172,7 +172,8 @@ func one(h http.Handler, cookie string) *recorder {
 func cookieOf(header http.Header) string {
 	for _, line := range header["Set-Cookie"] {
 		pair, _, _ := strings.Cut(line, ";")
-		if !strings.HasSuffix(pair, "=") && !strings.Contains(line, "Max-Age=0") {
+		_, value, _ := strings.Cut(pair, "=")
+		if value != "" && !strings.Contains(line, "Max-Age=0") {
 			return pair
 		}
 	}

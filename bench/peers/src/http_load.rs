@@ -91,7 +91,7 @@ async fn populate(server: &mut Server, sessions: usize) -> Outcome {
             .filter(|line| line.len() > 11 && line[..11].eq_ignore_ascii_case("set-cookie:"))
             .filter_map(|line| line[11..].split(';').next())
             .map(str::trim)
-            .filter(|pair| !pair.ends_with('='))
+            .filter(|pair| pair.split_once('=').is_some_and(|(_, value)| !value.is_empty()))
             .collect::<Vec<_>>()
             .join("; ");
         if pairs.is_empty() {

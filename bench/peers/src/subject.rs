@@ -143,7 +143,8 @@ pub fn cookie_of(headers: &HeaderMap) -> Option<HeaderValue> {
     for line in headers.get_all(SET_COOKIE) {
         let text = line.to_str().ok()?;
         let pair = text.split(';').next().unwrap_or_default().trim();
-        if pair.ends_with('=') || text.contains("Max-Age=0") {
+        let value = pair.split_once('=').map_or("", |(_, value)| value);
+        if value.is_empty() || text.contains("Max-Age=0") {
             continue;
         }
         if !all.is_empty() {
