@@ -75,7 +75,7 @@ impl Server {
     /// If it ended by itself.
     #[must_use]
     pub fn interrupted(store: &Store, flags: &[&str], delay: Duration) -> Interrupted {
-        let mut child = spawn(&arguments(&store.flag(), flags));
+        let mut child = spawn(&arguments(&store.flag(), flags), &[]);
         let stdout = child.stdout.take().unwrap();
         let stdout = thread::spawn(move || read_all(stdout));
         let stderr = child.stderr.take().unwrap();
