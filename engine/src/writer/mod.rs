@@ -40,7 +40,7 @@ const CLOSING_TRIES: u32 = 5;
 /// What a change of a batch was made for.
 enum Item {
     Write(EntryRef),
-    /// The first half of a replacement, whose second half is a [`Item::Write`].
+    /// The first half of a replacement, whose second half is an [`Item::Write`] or an [`Item::Renewal`].
     Half,
     Tombstone(EntryRef),
     Renewal(Arc<Renewal>),
@@ -219,7 +219,12 @@ impl Core {
         let mut batch = Batch::default();
         for renewal in work.renewals {
             match renewal.take(self, now) {
-                TakeResult::Change(change) => batch.push(change, Item::Renewal(renewal)),
+                TakeResult::Change { clear, change } => {
+                    if let Some(id) = clear {
+                        batch.push(Change::Delete { id }, Item::Half);
+                    }
+                    batch.push(change, Item::Renewal(renewal));
+                }
                 TakeResult::Hold => batch.held.renewals.push(renewal),
                 TakeResult::Skip => {}
             }

@@ -60,8 +60,8 @@ enum State {
 
 /// What the writer should do with a queued renewal.
 pub(crate) enum TakeResult {
-    /// Commit this change.
-    Change(Change),
+    /// Commit this change, after the deletion of a row under the old id if the store may have one that nobody knows of.
+    Change { clear: Option<SessionId>, change: Change },
     /// Another renewal of the same session is under way.
     Hold,
     /// Nothing.
@@ -112,11 +112,16 @@ impl Renewal {
                 };
                 core.moving.begin(self.new_id, self.old.clone());
                 *state = State::Taken(taken.record, waker);
-                TakeResult::Change(if taken.stored {
-                    Change::Rekey { from: *self.old.id(), to: self.new_id, row }
+                let old = *self.old.id();
+                if taken.stored {
+                    TakeResult::Change {
+                        clear: None,
+                        change: Change::Rekey { from: old, to: self.new_id, row },
+                    }
                 } else {
-                    Change::Insert { id: self.new_id, row }
-                })
+                    // The answer to an earlier commit may have been lost, and its row be there.
+                    TakeResult::Change { clear: Some(old), change: Change::Insert { id: self.new_id, row } }
+                }
             }
             Ok(None) => {
                 *state = State::Queued(waker);

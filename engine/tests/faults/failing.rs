@@ -252,6 +252,26 @@ fn p4_a_renewal_whose_answer_was_lost_leaves_the_session_stored_under_the_old_to
 }
 
 #[test]
+fn p4_a_session_whose_row_nobody_knows_of_is_moved_all_the_same() {
+    for renew in [true, false] {
+        let (engine, handle, _, rows) = open(Engine::builder());
+        handle.apply_failing_commits(true);
+        handle.fail_next(FaultOp::Commit, 1, StoreErrorKind::Full);
+        let old = fresh(&engine, 1);
+        flush(&engine).unwrap_err();
+        assert_eq!(ids(&rows), [old.id()], "its answer was lost");
+        let session = begin(&engine, Some(&old));
+        if renew { session.renew() } else { block_on(session.login("ann")) }.unwrap();
+        let new = token_of(commit(&session).unwrap());
+        settle(&engine);
+        assert_eq!(ids(&rows), [new.id()]);
+        close(&engine).unwrap();
+        let engine = reopen(&rows);
+        assert_eq!((n(&engine, &old), n(&engine, &new)), (None, Some(1)));
+    }
+}
+
+#[test]
 fn closing_while_the_store_fails_says_so() {
     let (engine, handle, _, rows) = open(Engine::builder());
     let token = fresh(&engine, 1);
