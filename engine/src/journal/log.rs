@@ -92,9 +92,16 @@ struct Active {
     /// What the buffer's frames tell the index.
     told: Vec<(SessionId, u64, State)>,
     broken: Option<StoreError>,
+    /// Engine time in ms at which a put last asked which process this is.
+    asked_at: u64,
 }
 
 impl Active {
+    /// Whether the next frame can be appended as it is.
+    fn goes_on(&self, segment_bytes: u64) -> bool {
+        self.broken.is_none() && !self.ragged && self.at < segment_bytes
+    }
+
     fn end(&self) -> u64 {
         self.base + self.at
     }
@@ -176,6 +183,7 @@ impl Log {
             buffer: Vec::new(),
             told: Vec::new(),
             broken: None,
+            asked_at: 0,
         };
         Ok(Self {
             disk,
@@ -262,7 +270,13 @@ impl Log {
     /// As [`append`](Self::append) of the one change that sets the row of `id`.
     pub(super) fn append_put(&self, id: &SessionId, row: &Row) -> Result<(), StoreError> {
         let mut guard = self.active.lock();
-        self.ready(&mut guard)?;
+        let now = self.now();
+        // Which process this is, is asked once a millisecond at most: it is a system call, which costs up to half as much
+        // as the write. A fork takes about as long as that.
+        if guard.asked_at != now || !guard.goes_on(self.segment_bytes) {
+            self.ready(&mut guard)?;
+            guard.asked_at = now;
+        }
         let active = &mut *guard;
         active.buffer.clear();
         active.told.clear();
