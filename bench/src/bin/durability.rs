@@ -44,8 +44,11 @@ fn main() -> Outcome {
     match args.iter().find(|a| a.starts_with("--")).map(String::as_str) {
         None => {
             let dir = tempfile::tempdir_in(&dir)?;
-            floor(dir.path())?;
-            for level in ["power", "process", "eventual"] {
+            floor(dir.path(), WRITERS)?;
+            let shared = group(dir.path(), "power")?;
+            // As many as shared a sync there.
+            floor(dir.path(), shared)?;
+            for level in ["process", "eventual"] {
                 group(dir.path(), level)?;
             }
             for level in ["process", "eventual"] {
@@ -57,7 +60,7 @@ fn main() -> Outcome {
             }
             Ok(())
         }
-        Some("--floor") => floor(&dir),
+        Some("--floor") => floor(&dir, WRITERS),
         Some("--sustained") => sustained(&dir, "process"),
         Some("--fill") => fill(&dir),
         Some("--recover") => recover(&dir),
@@ -73,20 +76,20 @@ fn level(name: &str) -> Durability {
     }
 }
 
-/// What a bare log does: the same bytes in the same batches, one fdatasync each.
-fn floor(dir: &Path) -> Outcome {
+/// What a bare log does: records of the same size, so many at a time, and one fdatasync for each batch.
+fn floor(dir: &Path, batch: u64) -> Outcome {
     const RECORD: usize = 400;
     let mut file = File::create(dir.join("floor"))?;
-    let batch = vec![7_u8; RECORD * usize::try_from(WRITERS)?];
+    let bytes = vec![7_u8; RECORD * usize::try_from(batch)?];
     let start = Instant::now();
     let mut records = 0;
     while start.elapsed() < seconds() / 4 {
-        file.write_all(&batch)?;
+        file.write_all(&bytes)?;
         file.sync_data()?;
-        records += WRITERS;
+        records += batch;
     }
     let rate = records as f64 / start.elapsed().as_secs_f64();
-    println!(r#"{{"what":"floor","batch":{WRITERS},"records_per_s":{rate:.0}}}"#);
+    println!(r#"{{"what":"floor","batch":{batch},"records_per_s":{rate:.0}}}"#);
     Ok(())
 }
 
@@ -111,12 +114,13 @@ async fn update(engine: &Engine, token: &Token, n: u64) -> sessile::Result<()> {
     Ok(())
 }
 
-/// 64 tasks that each write and wait for their response.
-fn group(dir: &Path, name: &str) -> Outcome {
+/// 64 tasks that each write and wait for their response. Returns how many changes a commit held on average.
+fn group(dir: &Path, name: &str) -> Outcome<u64> {
     let engine = engine(&dir.join(format!("group-{name}.redb")), name)?;
     let tokens = Arc::new(fill_engine(&engine, 10_000)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
     let stop = Arc::new(AtomicBool::new(false));
+    let before = pollster::block_on(engine.stats());
     let start = Instant::now();
     let tasks: Vec<_> = (0..WRITERS)
         .map(|w| {
@@ -141,10 +145,13 @@ fn group(dir: &Path, name: &str) -> Outcome {
     }
     let rate = latencies.len() as f64 / start.elapsed().as_secs_f64();
     let [p50, p99, max] = percentiles(&mut latencies);
+    let after = pollster::block_on(engine.stats());
+    let commits = (after.commits - before.commits).max(1);
+    let shared = (after.committed_changes - before.committed_changes).div_ceil(commits).max(1);
     println!(
-        r#"{{"what":"group","level":"{name}","writers":{WRITERS},"updates_per_s":{rate:.0},"p50_us":{p50:.1},"p99_us":{p99:.1},"max_us":{max:.1}}}"#
+        r#"{{"what":"group","level":"{name}","writers":{WRITERS},"updates_per_s":{rate:.0},"changes_per_commit":{shared},"p50_us":{p50:.1},"p99_us":{p99:.1},"max_us":{max:.1}}}"#
     );
-    Ok(())
+    Ok(shared)
 }
 
 /// Half, 99 of 100, all, in µs.
