@@ -306,6 +306,11 @@ impl Core {
             }
             Item::Renewal(renewal) => match outcome {
                 Outcome::Done => renewal.resolve(self, Ok(())),
+                // The row was removed as expired, before what keeps the session alive was written: memory is the truth.
+                Outcome::Missing if renewal.try_again(self) => {
+                    again.renewals.push(renewal);
+                    return true;
+                }
                 _ => renewal.resolve(
                     self,
                     Err(Error::new(

@@ -171,6 +171,23 @@ impl Renewal {
         }
     }
 
+    /// The store has no row under the old id, though it was believed to: queues the renewal again, as one of a session that
+    /// is in memory only. `false` if nobody waits for it any more.
+    pub(crate) fn try_again(&self, core: &Core) -> bool {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Taken(_, waker) => {
+                self.old.abort_renewal(&core.queue);
+                *state = State::Queued(waker);
+                true
+            }
+            other => {
+                *state = other;
+                false
+            }
+        }
+    }
+
     /// The session goes on under its old id.
     fn give_up(&self, core: &Core) {
         self.old.abort_renewal(&core.queue);

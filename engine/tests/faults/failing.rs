@@ -271,6 +271,22 @@ fn p4_a_session_whose_row_nobody_knows_of_is_moved_all_the_same() {
     }
 }
 
+/// A row is removed as expired when what keeps its session alive was not written in time, say over a suspend.
+#[test]
+fn p4_a_session_whose_row_was_removed_is_moved_all_the_same() {
+    let (engine, _, _, rows) = open(Engine::builder());
+    let old = fresh(&engine, 1);
+    flush(&engine).unwrap();
+    let gone = Change::Delete { id: old.id() };
+    block_on(rows.commit(START_MS, &[gone])).unwrap();
+    let session = begin(&engine, Some(&old));
+    session.renew().unwrap();
+    let new = token_of(commit(&session).unwrap());
+    settle(&engine);
+    assert_eq!(ids(&rows), [new.id()]);
+    assert_eq!((n(&engine, &old), n(&engine, &new)), (None, Some(1)));
+}
+
 #[test]
 fn closing_while_the_store_fails_says_so() {
     let (engine, handle, _, rows) = open(Engine::builder());
