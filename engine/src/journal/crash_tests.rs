@@ -200,7 +200,12 @@ pub(super) fn changes(rng: &mut Rng, oracle: &mut Oracle, count: usize) -> (Vec<
             2 => {
                 let to = (n + 1 + rng.below(IDS - 1)) % IDS;
                 oracle.version = version;
-                changes.push(Change::Rekey { from: id(n), to: id(to), row: row(to, version) });
+                changes.push(Change::Rekey {
+                    from: id(n),
+                    expected: None,
+                    to: id(to),
+                    row: row(to, version),
+                });
                 state[n] = 0;
                 state[to] = version;
             }

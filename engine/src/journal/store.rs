@@ -108,7 +108,11 @@ impl Journaled {
                     Some(_) => Outcome::Done,
                 },
                 Change::Rekey { to, .. } if at(to).is_some() => Outcome::Exists,
-                Change::Rekey { from, .. } if matches!(at(from), None | Some(u64::MAX)) => Outcome::Missing,
+                Change::Rekey { from, expected, .. } => match (at(from), expected) {
+                    (None | Some(u64::MAX), _) => Outcome::Missing,
+                    (Some(found), Some(wanted)) if found != *wanted => Outcome::Conflict { found },
+                    _ => Outcome::Done,
+                },
                 _ => Outcome::Done,
             };
             if outcome == Outcome::Done {
@@ -119,7 +123,7 @@ impl Journaled {
                     Change::Delete { id } | Change::Quarantine { id } => {
                         versions.insert(*id, None);
                     }
-                    Change::Rekey { from, to, row } => {
+                    Change::Rekey { from, to, row, .. } => {
                         versions.insert(*from, None);
                         versions.insert(*to, Some(row.version));
                     }

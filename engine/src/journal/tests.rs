@@ -83,7 +83,7 @@ fn what_was_written_survives_a_crash_and_reaches_the_store() {
     store.write(1, &[put(1, 1), put(2, 1), put(3, 1)]).unwrap();
     assert!(store.put_now(2, &id(1), &row(2)).unwrap());
     store.write(3, &[Change::Delete { id: id(2) }]).unwrap();
-    store.write(4, &[Change::Rekey { from: id(3), to: id(4), row: row(7) }]).unwrap();
+    store.write(4, &[Change::Rekey { from: id(3), expected: None, to: id(4), row: row(7) }]).unwrap();
     crash(store);
     assert_eq!(inner.len(), 0, "nothing was handed on");
     for _ in 0..2 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::{
-    Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, StoreErrorKind,
+    Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, StoreErrorKind, Watch,
 };
 use crate::sync::Mutex;
 use crate::token::SessionId;
@@ -237,6 +237,10 @@ impl<S: Store> Store for FaultStore<S> {
     async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
         self.enter(FaultOp::List).await?;
         self.inner.list_owner(owner).await
+    }
+
+    async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
+        self.inner.watch().await
     }
 
     async fn count(&self) -> Result<Option<u64>, StoreError> {

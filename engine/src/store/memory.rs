@@ -114,13 +114,18 @@ impl Tables {
             Change::Delete { id } => {
                 self.take(id.as_bytes());
             }
-            Change::Rekey { from, to, row } => {
+            Change::Rekey { from, expected, to, row } => {
                 if self.rows.contains_key(to.as_bytes()) {
                     return Outcome::Exists;
                 }
-                if self.take(from.as_bytes()).is_none() {
-                    return Outcome::Missing;
+                match self.rows.get(from.as_bytes()) {
+                    None => return Outcome::Missing,
+                    Some(old) if expected.is_some_and(|v| v != old.version) => {
+                        return Outcome::Conflict { found: old.version };
+                    }
+                    Some(_) => {}
                 }
+                self.take(from.as_bytes());
                 self.put(*to.as_bytes(), row);
             }
             Change::Quarantine { id } => {

@@ -12,6 +12,7 @@ mod redb;
 pub(crate) mod row;
 #[cfg(feature = "sled")]
 mod sled;
+mod watch;
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +24,7 @@ pub use self::memory::MemoryStore;
 pub use self::redb::RedbStore;
 #[cfg(feature = "sled")]
 pub use self::sled::SledStore;
+pub use self::watch::{Notice, Watch};
 pub use crate::error::{StoreError, StoreErrorKind};
 use crate::token::SessionId;
 
@@ -88,10 +90,13 @@ pub enum Change {
         id: SessionId,
     },
     /// Moves a session to a new key in one step: `from` is removed and `to` inserted. Nothing is done, and
-    /// [`Outcome::Exists`] returned, if `to` exists; [`Outcome::Missing`] if `from` does not.
+    /// [`Outcome::Exists`] returned, if `to` exists; [`Outcome::Missing`] if `from` does not;
+    /// [`Outcome::Conflict`] if its version is not the one expected.
     Rekey {
         /// The old key.
         from: SessionId,
+        /// The version that the row must have now. `None`, from who alone decides what the rows are: whatever it has.
+        expected: Option<u64>,
         /// The new key.
         to: SessionId,
         /// The row to store under the new key.
@@ -176,6 +181,8 @@ pub struct Capabilities {
     pub list: bool,
     /// [`Store::list_owner`] works.
     pub by_owner: bool,
+    /// [`Store::watch`] works.
+    pub watch: bool,
     /// Largest row in bytes.
     pub max_row_bytes: usize,
     /// Grain of `expires_at` in ms: a row may outlive it by this much.
@@ -192,6 +199,7 @@ impl Capabilities {
             atomic_rekey: true,
             list: true,
             by_owner: true,
+            watch: false,
             max_row_bytes: usize::MAX,
             ttl_grain_ms: 1,
         }
@@ -207,9 +215,15 @@ impl Capabilities {
 /// - A row that was quarantined, deleted or removed by `expire` is absent for every method.
 /// - Times are passed in; a store reads no clock.
 ///
+/// - The futures are polled by threads of the engine too, on which no async runtime runs: a store whose driver needs
+///   one brings its own.
+/// - A store that is not exclusive makes each change in one step; what is not applied yet when `commit` fails may be
+///   applied or not.
+///
 /// # Cancel safety
 /// The engine drives `commit` and `expire` from a thread of its own and never drops them half way. `load`,
-/// `list` and `list_owner` run inside requests and may be dropped at any await.
+/// `list` and `list_owner` run inside requests and may be dropped at any await; so may the `commit` of a store that
+/// is not exclusive, whose changes then are applied or not.
 pub trait Store: Send + Sync + 'static {
     /// A short constant name for errors, logs and metrics, e.g. `"redb"`.
     fn name(&self) -> &'static str;
@@ -285,6 +299,16 @@ pub trait Store: Send + Sync + 'static {
     /// O(rows of that owner).
     fn list_owner(&self, owner: &str) -> impl Future<Output = Result<Vec<Listed>, StoreError>> + Send;
 
+    /// The changes that anybody makes from now on: for a store that is not exclusive.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Unsupported`] without the `watch` capability, else any failure to listen.
+    fn watch(&self) -> impl Future<Output = Result<Box<dyn Watch>, StoreError>> + Send {
+        async {
+            Err(StoreError::new(StoreErrorKind::Unsupported, self.name(), "it does not tell of changes"))
+        }
+    }
+
     /// Number of rows, if the store can tell cheaply.
     fn count(&self) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
 
@@ -325,6 +349,9 @@ impl<S: Store> Store for Arc<S> {
     async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
         Store::list_owner(&**self, owner).await
     }
+    async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
+        Store::watch(&**self).await
+    }
     async fn count(&self) -> Result<Option<u64>, StoreError> {
         Store::count(&**self).await
     }
@@ -361,6 +388,8 @@ pub trait DynStore: Send + Sync + 'static {
     fn scan(&self, after: Option<SessionId>, limit: usize) -> BoxFuture<'_, Result<Scanned, StoreError>>;
     /// See [`Store::list_owner`].
     fn list_owner<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>>;
+    /// See [`Store::watch`].
+    fn watch(&self) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>>;
     /// See [`Store::count`].
     fn count(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>>;
     /// See [`Store::close`].
@@ -398,6 +427,9 @@ impl<S: Store> DynStore for S {
     }
     fn list_owner<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
         Box::pin(Store::list_owner(self, owner))
+    }
+    fn watch(&self) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
+        Box::pin(Store::watch(self))
     }
     fn count(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
         Box::pin(Store::count(self))

@@ -116,7 +116,7 @@ impl Renewal {
                 if taken.stored {
                     TakeResult::Change {
                         clear: None,
-                        change: Change::Rekey { from: old, to: self.new_id, row },
+                        change: Change::Rekey { from: old, expected: None, to: self.new_id, row },
                     }
                 } else {
                     // The answer to an earlier commit may have been lost, and its row be there.

@@ -21,7 +21,7 @@ impl Active {
                 self.push_id(Kind::Quarantine, id);
                 self.told.push((*id, 0, State::Quarantined));
             }
-            Change::Rekey { from, to, row } => {
+            Change::Rekey { from, to, row, .. } => {
                 let start = self.buffer.len();
                 frame::push(&mut self.buffer, self.seed, self.at, Kind::Rekey, |b| {
                     b.extend_from_slice(from.as_bytes());

@@ -1,6 +1,6 @@
 //! Cases of one change: what it does, and to which row it does nothing.
 
-use super::{Outcome, Subject, delete, id, insert, owned, put, quarantine, rekey, row, update};
+use super::{Outcome, Subject, delete, id, insert, owned, put, quarantine, rekey, rekey_at, row, update};
 
 pub(super) async fn an_empty_store_has_nothing(s: Subject) {
     s.holds(id(1), None).await;
@@ -140,6 +140,19 @@ pub(super) async fn rekey_to_itself_changes_nothing(s: Subject) {
     s.done(&[insert(1, row(1))]).await;
     s.commit(&[rekey(1, 1, row(2))], &[Outcome::Exists]).await;
     s.holds(id(1), Some(&row(1))).await;
+}
+
+pub(super) async fn rekey_moves_at_the_right_version_only(s: Subject) {
+    s.done(&[insert(1, owned(5, "a"))]).await;
+    s.commit(&[rekey_at(1, 4, 2, row(1))], &[Outcome::Conflict { found: 5 }]).await;
+    s.holds(id(1), Some(&owned(5, "a"))).await;
+    s.holds(id(2), None).await;
+    s.commit(&[rekey_at(3, 1, 2, row(1))], &[Outcome::Missing]).await;
+    s.done(&[rekey_at(1, 5, 2, owned(1, "b"))]).await;
+    s.holds(id(1), None).await;
+    s.holds(id(2), Some(&owned(1, "b"))).await;
+    s.commit(&[insert(3, row(1)), rekey_at(2, 9, 3, row(2))], &[Outcome::Done, Outcome::Exists]).await;
+    s.owns("b", &[id(2)]).await;
 }
 
 pub(super) async fn rekeys_chain(s: Subject) {

@@ -79,6 +79,7 @@ static CASES: &[Case] = cases! {
         rekey_of_a_missing_row_adds_nothing
         rekey_never_overwrites
         rekey_to_itself_changes_nothing
+        rekey_moves_at_the_right_version_only
         rekeys_chain
         a_rekeyed_row_accepts_no_update_under_its_old_id
         quarantine_hides
@@ -97,6 +98,7 @@ static CASES: &[Case] = cases! {
         a_thousand_rows_in_one_commit
         one_of_many_concurrent_updates_wins
         one_of_many_concurrent_inserts_wins
+        one_of_many_concurrent_rekeys_wins
         concurrent_commits_of_distinct_rows_all_land
         dropped_loads_change_nothing
         an_applied_commit_is_visible_at_once;
@@ -356,7 +358,11 @@ fn delete(n: u32) -> Change {
 }
 
 fn rekey(from: u32, to: u32, row: Row) -> Change {
-    Change::Rekey { from: id(from), to: id(to), row }
+    Change::Rekey { from: id(from), expected: None, to: id(to), row }
+}
+
+fn rekey_at(from: u32, expected: u64, to: u32, row: Row) -> Change {
+    Change::Rekey { from: id(from), expected: Some(expected), to: id(to), row }
 }
 
 fn quarantine(n: u32) -> Change {

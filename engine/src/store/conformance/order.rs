@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use super::{Change, NOW, Outcome, Subject, all, delete, id, insert, owned, rekey, row, update};
+use super::{Change, NOW, Outcome, Subject, all, delete, id, insert, owned, rekey, rekey_at, row, update};
 
 const WRITERS: u64 = 8;
 
@@ -128,6 +128,20 @@ pub(super) async fn one_of_many_concurrent_inserts_wins(s: Subject) {
         assert_eq!((winners.len(), outcomes.len() as u64), (1, WRITERS), "{}: {outcomes:?}", s.case);
         s.holds(id(n), Some(&row(winners[0]))).await;
     }
+}
+
+pub(super) async fn one_of_many_concurrent_rekeys_wins(s: Subject) {
+    for n in 0..20 {
+        s.done(&[insert(n, row(7))]).await;
+        let to = |w: u32| 1000 + n * 100 + w;
+        let commits = (0..8).map(|w| vec![rekey_at(n, 7, to(w), row(1))]).collect();
+        let outcomes = at_once(&s, commits).await;
+        let winners = outcomes.iter().filter(|o| o[..] == [Outcome::Done]).count();
+        let late = outcomes.iter().filter(|o| o[..] == [Outcome::Missing]).count() as u64;
+        assert_eq!((winners, late), (1, WRITERS - 1), "{}: {outcomes:?}", s.case);
+        s.holds(id(n), None).await;
+    }
+    s.counts(20).await;
 }
 
 pub(super) async fn concurrent_commits_of_distinct_rows_all_land(s: Subject) {

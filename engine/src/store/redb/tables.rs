@@ -110,12 +110,16 @@ impl<'tx> Batch<'tx> {
             Change::Delete { id } => {
                 self.remove(id.as_bytes(), false)?;
             }
-            Change::Rekey { from, to, row } => {
+            Change::Rekey { from, expected, to, row } => {
                 if self.sessions.get(to.as_bytes())?.is_some() {
                     return Ok(Outcome::Exists);
                 }
-                if !matches!(self.look(from.as_bytes())?, Some(Ok(_))) {
-                    return Ok(Outcome::Missing);
+                match self.look(from.as_bytes())? {
+                    Some(Ok(old)) if expected.is_some_and(|v| v != old.version) => {
+                        return Ok(Outcome::Conflict { found: old.version });
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(Damaged)) | None => return Ok(Outcome::Missing),
                 }
                 self.remove(from.as_bytes(), false)?;
                 self.put(to.as_bytes(), row, None)?;

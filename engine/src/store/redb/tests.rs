@@ -74,8 +74,8 @@ fn a_damaged_row_blocks_nobody_else() {
         assert_eq!((rows.len(), damaged), (4, wanted), "{limit} a page");
     }
     assert_eq!(block_on(store.list_owner("user:1")).unwrap().len(), 4);
-    let to = Change::Rekey { from: id(7), to: id(3), row: row(2, 9) };
-    let from = Change::Rekey { from: id(3), to: id(50), row: row(2, 9) };
+    let to = Change::Rekey { from: id(7), expected: None, to: id(3), row: row(2, 9) };
+    let from = Change::Rekey { from: id(3), expected: None, to: id(50), row: row(2, 9) };
     let update = Change::Update { id: id(1), expected: 1, row: row(2, 9) };
     let changes =
         [insert(0), update, Change::Delete { id: id(2) }, to, from, Change::Quarantine { id: id(4) }];

@@ -103,13 +103,17 @@ impl<'t> Plan<'t> {
             Change::Delete { id } => {
                 self.remove(id.as_bytes(), false)?;
             }
-            Change::Rekey { from, to, row } => {
+            Change::Rekey { from, expected, to, row } => {
                 if self.raw(to.as_bytes())?.is_some() {
                     return Ok(Outcome::Exists);
                 }
                 let old = self.raw(from.as_bytes())?;
-                if old.is_none_or(|raw| believed(from.as_bytes(), &raw).is_err()) {
-                    return Ok(Outcome::Missing);
+                match old.as_deref().map(|raw| believed(from.as_bytes(), raw)) {
+                    Some(Ok(old)) if expected.is_some_and(|v| v != old.version) => {
+                        return Ok(Outcome::Conflict { found: old.version });
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(Damaged)) | None => return Ok(Outcome::Missing),
                 }
                 self.remove(from.as_bytes(), false)?;
                 self.put(to.as_bytes(), row, None)?;

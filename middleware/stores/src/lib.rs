@@ -1,0 +1,10 @@
+//! Remote stores for sessile, one cargo feature each: an app that outgrew one machine opens its engine over one of
+//! these and keeps everything else. It owns connections, statements and scripts; what a session is, and when a
+//! change is made, it never decides.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite"))]
+#[expect(dead_code, reason = "no store needs it yet")]
+mod driver;
