@@ -53,6 +53,9 @@ impl Round {
             4 => ("wrs", EINTR, When::Ppm(200_000)),
             _ => ("wto", ENOSPC, When::Ppm(50_000)),
         };
+        // sled has no way back from an I/O error on its own files: it may refuse its directory from then on, or lose rows,
+        // which `docs/stores.md` says. What becomes of the journal's promises is asked here.
+        let spared = if error == EIO && store.ends_with('/') { store } else { spared };
         Self { ops, error, when, part: if error == EINTR { 0 } else { part }, spared }
     }
 
