@@ -4,6 +4,7 @@ mod durability;
 mod full;
 mod life;
 mod scan;
+mod shared;
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) background: bool,
     pub(crate) life: life::Life,
     pub(crate) keyring: Option<Keyring>,
+    pub(crate) staleness_ms: u64,
 }
 
 impl Config {
@@ -82,6 +84,7 @@ pub struct Builder {
     durability: Option<Durability>,
     when_full: WhenFull,
     scan_every: Option<Duration>,
+    max_staleness: Duration,
     journal: Option<PathBuf>,
     memory_limit: usize,
     limits: Limits,
@@ -101,6 +104,7 @@ impl Default for Builder {
             durability: None,
             when_full: WhenFull::default(),
             scan_every: None,
+            max_staleness: shared::DEFAULT_STALENESS,
             journal: None,
             memory_limit: 256 << 20,
             limits: Limits::default(),
@@ -389,10 +393,11 @@ impl Builder {
         Ok(pages)
     }
 
-    /// An engine over `store`, which must be [exclusive](crate::store::Capabilities::exclusive) to it.
+    /// An engine over `store`. If the store is not [exclusive](crate::store::Capabilities::exclusive), other engines may be
+    /// open over the same sessions, on this machine or others; see [`max_staleness`](Self::max_staleness).
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for contradictory settings, wrong keys, or a store that is shared with other processes;
+    /// [`ErrorKind::Config`] for contradictory settings, wrong keys, or what a shared store does not allow;
     /// [`ErrorKind::Store`] if the store cannot be read.
     ///
     /// # Examples
@@ -405,13 +410,8 @@ impl Builder {
     pub fn open(mut self, store: impl Store) -> Result<Engine> {
         let store: Arc<dyn DynStore> = Arc::new(store);
         if !store.capabilities().exclusive {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!(
-                    "the {} store is shared with other processes, which this engine does not support",
-                    store.name()
-                ),
-            ));
+            self.check_shared(store.name())?;
+            self.durability.get_or_insert(Durability::PowerLoss);
         }
         let Some(path) = self.journal.take() else { return self.build(Some(store), None) };
         self.check()?;
@@ -491,6 +491,7 @@ impl Builder {
             background: self.background,
             life: self.life.check(self.memory_limit)?,
             keyring: None,
+            staleness_ms: duration_ms(self.max_staleness),
         })
     }
 }

@@ -21,6 +21,7 @@ use crate::journal::Journaled;
 use crate::observer::{Event, Observer, notify};
 use crate::owner::{Gates, Moving};
 use crate::record::Record;
+use crate::shared::Shared;
 use crate::stats::{Counters, Stats};
 use crate::store::DynStore;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) store: Option<Arc<dyn DynStore>>,
     /// The same store, if it has a journal.
     pub(crate) journal: Option<Arc<Journaled>>,
+    /// What an engine among others over the same store has beside.
+    pub(crate) shared: Option<Shared>,
     /// What a response that carries a write waits for.
     pub(crate) release: Release,
     pub(crate) counters: Counters,
@@ -89,7 +92,9 @@ impl Core {
         observer: Option<Arc<dyn Observer>>,
     ) -> Self {
         let now = clock.now_ms();
+        let shared = store.as_ref().map(|store| store.capabilities()).filter(|can| !can.exclusive);
         Self {
+            shared: shared.map(|can| Shared::new(config.staleness_ms, can.watch)),
             release: if store.is_some() { config.release(journal.is_some()) } else { Release::AtOnce },
             journal,
             config,
@@ -126,6 +131,7 @@ impl Core {
     /// Looks `id` up in the cache. `None` means that only the store knows.
     pub(crate) fn find_cached(&self, id: &SessionId, now: u64) -> Option<Option<EntryRef>> {
         match self.cache.get(id) {
+            Some(entry) if self.is_stale(&entry, now) => None,
             Some(entry) => Some(self.use_entry(entry, now)),
             None => match self.aliases.find(id, now) {
                 Some(gone) => Some(self.use_followed(gone, now)),
@@ -140,6 +146,9 @@ impl Core {
     pub(crate) fn find_live(&self, id: &SessionId, now: u64) -> Option<EntryRef> {
         let entry = self.cache.get(id)?;
         let seen = entry.check(now)?;
+        if self.is_stale(&entry, now) {
+            return None;
+        }
         self.note_use(&entry, seen, now);
         Some(entry)
     }
@@ -197,8 +206,14 @@ impl Core {
             if self.is_closed() {
                 return Err(closed());
             }
+            if self.shared.is_some()
+                && let Some(entry) = self.cache.peek(id)
+            {
+                return Ok(self.read_again(&entry).await?.then_some(entry));
+            }
             let seen = self.cache.removals(id);
-            let row = match store.load(id).await {
+            let asked = self.shared.as_ref().map(|shared| (self.clock.now_ms(), shared.near.notices(id)));
+            let row = match self.ask(store.as_ref(), id).await {
                 Ok(Some(row)) => row,
                 Ok(None) => return Ok(None),
                 Err(error) if error.kind() == StoreErrorKind::Corrupt => {
@@ -211,12 +226,16 @@ impl Core {
             if now >= record.deadline() || now >= stored_idle_end(&record) {
                 return Ok(None);
             }
+            let read = record.clone();
             let entry = Entry::loaded(*id, record);
             entry.touch(if touch { now } else { latest_use(&entry, now) });
             self.make_room(entry.is_owned()).await?;
             let at = entry.expires_at();
             match self.cache.insert_loaded(&entry, seen) {
                 Ok(true) => {
+                    if let (Some(shared), Some((asked_at, notices))) = (&self.shared, asked) {
+                        shared.near.learn(id, &read, asked_at, notices);
+                    }
                     if let Some(at) = at {
                         self.arm(&entry, at);
                     }

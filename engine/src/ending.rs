@@ -74,6 +74,9 @@ impl Core {
 
     /// Ends a session whose time has come.
     pub(crate) fn expire(&self, entry: &EntryRef, now: u64) {
+        if self.shared.is_some() {
+            return self.expired_among_others(entry, now);
+        }
         if let Some((bytes, by)) = entry.expire(self.follow(), now) {
             self.ended(entry, bytes, Ending::Expired);
             self.notify(|| Event::Expired { id: *entry.id(), by });
@@ -83,6 +86,10 @@ impl Core {
 
     fn ended(&self, entry: &EntryRef, bytes: usize, ending: Ending) {
         self.cache.freed(entry, bytes);
+        // Where a renewal that came to nothing may have left the row.
+        if let Some(to) = self.shared.as_ref().and_then(|shared| shared.near.where_strayed(entry.id())) {
+            self.queue.push_delete(to);
+        }
         if self.store.is_none() {
             self.cache.remove(entry);
         } else if entry.is_renewing() {

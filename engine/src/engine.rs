@@ -72,6 +72,8 @@ impl Engine {
         observer: Option<Arc<dyn Observer>>,
     ) -> Result<Self> {
         let floor = match &store {
+            // Not the clock of another machine, which may be wrong.
+            Some(store) if !store.capabilities().exclusive => 0,
             Some(store) => pollster::block_on(store.high_water())?,
             None => 0,
         };
@@ -82,6 +84,9 @@ impl Engine {
             core.notify(|| Event::JournalDamaged { gaps: damaged });
         }
         pollster::block_on(core.check_keys())?;
+        if background {
+            crate::shared::start(&core)?;
+        }
         let thread = if background {
             let core = core.clone();
             let spawned = std::thread::Builder::new()

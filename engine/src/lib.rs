@@ -53,6 +53,7 @@ pub mod record;
 #[cfg(feature = "axum")]
 mod response;
 mod session;
+mod shared;
 #[cfg(all(test, feature = "shuttle"))]
 mod shuttle_data_tests;
 #[cfg(all(test, feature = "shuttle"))]

@@ -108,6 +108,8 @@ pub enum RevokedBy {
     Owner,
     /// A login beyond the limit of sessions per owner, which dropped the oldest.
     OwnerLimit,
+    /// Another engine over the same store, in whatever way, or its sweep of expired rows.
+    Elsewhere,
     /// The engine: the session was new, and the response that carried its token was dropped or failed.
     Undelivered,
 }

@@ -34,6 +34,11 @@ impl Watches {
     }
 
     /// A number that tells one who waits from another.
+    /// All sessions that somebody waits for.
+    pub(crate) fn ids(&self) -> Vec<SessionId> {
+        self.stripes.iter().flat_map(|stripe| stripe.lock().keys().copied().collect::<Vec<_>>()).collect()
+    }
+
     pub(crate) fn ticket(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }

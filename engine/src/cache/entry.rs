@@ -16,11 +16,13 @@
 mod claim;
 mod owned;
 mod renewal;
+mod shared;
 mod write;
 
 use std::ops::Deref;
 
 pub(crate) use self::claim::Claimed;
+pub(crate) use self::shared::{Answer, Rebased};
 pub(crate) use self::write::{Amend, Pick, WriteMode};
 use super::Grown;
 use crate::error::{Error, ErrorKind, Result};
@@ -46,6 +48,11 @@ impl Deref for EntryRef {
 impl EntryRef {
     pub(crate) fn is(&self, other: &Self) -> bool {
         triomphe::Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether anybody holds it beside the map and the caller.
+    pub(crate) fn is_held(&self) -> bool {
+        triomphe::Arc::count(&self.0) > 2
     }
 
     /// Whether this is the only count.

@@ -22,6 +22,13 @@ pub(super) struct Settings {
     anonymous_idle_timeout: Option<Duration>,
 }
 
+impl Settings {
+    /// Whether tokens are rotated without being asked.
+    pub(super) fn rotates(&self) -> bool {
+        self.rotate_every.is_some()
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

@@ -25,6 +25,7 @@ impl Core {
     /// As [`find_cached`](Self::find_cached), without noting a use.
     pub(crate) fn find_cached_untouched(&self, id: &SessionId, now: u64) -> Option<Option<EntryRef>> {
         match self.cache.get(id) {
+            Some(entry) if self.is_stale(&entry, now) => None,
             // The entry itself, so that its holder sees an end of the arrangement too.
             Some(entry) => Some(self.in_service(entry.clone(), now).map(|_| entry)),
             None => match self.aliases.find(id, now) {
@@ -93,7 +94,7 @@ impl Core {
         if entry.phase() == Phase::Renewed {
             return self.successor(&entry, now);
         }
-        if !entry.phase().is_gone() {
+        if !entry.phase().is_gone() && !self.asks_before_expiry(&entry) {
             self.expire(&entry, now);
         }
         None

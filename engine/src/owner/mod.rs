@@ -118,7 +118,10 @@ impl Core {
     /// A row of a listing that began when the removal counter of its id was `seen`.
     pub(crate) async fn settle(&self, listed: &Listed, seen: u32) -> Result<Option<Seen>> {
         match self.know(&listed.id) {
-            Known::Here(entry) => Ok(self.seen(&entry)),
+            Known::Here(entry) => {
+                self.take_listed(&entry, &listed.row);
+                Ok(self.seen(&entry))
+            }
             Known::Ghost(old) => Ok(self.seen(&old)),
             Known::Elsewhere if self.cache.removals(&listed.id) == seen => {
                 self.seen_row(&listed.id, &listed.row)
@@ -184,7 +187,15 @@ impl Core {
         }
         if let Some(store) = &self.store {
             let removals = self.cache.all_removals();
-            for listed in rows_of(store.as_ref(), owner).await? {
+            let rows = rows_of(store.as_ref(), owner).await?;
+            if self.shared.is_some() {
+                // What is stored here but not there any more was ended by others.
+                let listed: std::collections::BTreeSet<_> = rows.iter().map(|listed| listed.id).collect();
+                found.retain(|id, seen: &mut Seen| {
+                    listed.contains(id) || seen.entry.as_ref().is_none_or(|entry| !entry.is_clean())
+                });
+            }
+            for listed in rows {
                 if found.contains_key(&listed.id) {
                     continue;
                 }

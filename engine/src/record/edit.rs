@@ -58,7 +58,7 @@ fn shifted(slot: &Slot, delta: u32) -> Slot {
 }
 
 /// Brings every archive of the application to its alignment. The heap begins behind the slots, at a multiple of 8.
-fn place_archives(slots: &[Slot], heap: &mut [u8]) {
+pub(super) fn place_archives(slots: &[Slot], heap: &mut [u8]) {
     for (index, slot) in slots.iter().enumerate().filter(|(_, slot)| slot.kind == Kind::Archived as u8) {
         let from = slot.at.to_native() as usize + usize::from(slot.key_len.to_native());
         let to = slots.get(index + 1).map_or(heap.len(), |next| next.at.to_native() as usize);

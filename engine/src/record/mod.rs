@@ -7,6 +7,7 @@ mod edit;
 mod keyed;
 mod layout;
 mod merge;
+mod rebase;
 mod seal;
 mod validate;
 

@@ -19,6 +19,7 @@ mod rotate;
 mod slot;
 mod snapshot;
 mod stand_in;
+mod stored;
 mod transaction;
 mod typed;
 mod view;

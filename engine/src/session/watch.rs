@@ -101,6 +101,7 @@ impl Watch {
             match entry.read(now) {
                 Read::Live(_) if core.is_closed() => return Found::Over(Ended::Closed),
                 Read::Live(record) => return Found::Alive(record),
+                Read::Due if core.asks_before_expiry(entry) => return Found::Undecided,
                 Read::Due => {
                     core.expire(entry, now);
                     continue;
@@ -120,6 +121,7 @@ impl Watch {
                     match next.read(now) {
                         Read::Live(_) if core.is_closed() => return Found::Over(Ended::Closed),
                         Read::Live(record) => return Found::Alive(record),
+                        Read::Due if core.asks_before_expiry(&next) => return Found::Undecided,
                         Read::Due => core.expire(&next, now),
                         Read::Gone => {}
                     }

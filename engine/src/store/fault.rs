@@ -36,9 +36,11 @@ pub enum FaultOp {
     List,
     /// [`Store::close`].
     Close,
+    /// [`Store::watch`].
+    Watch,
 }
 
-const OPS: usize = 5;
+const OPS: usize = 6;
 
 #[derive(Debug, Default)]
 struct Orders {
@@ -240,6 +242,7 @@ impl<S: Store> Store for FaultStore<S> {
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
+        self.enter(FaultOp::Watch).await?;
         self.inner.watch().await
     }
 

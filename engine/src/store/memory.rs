@@ -1,12 +1,15 @@
 //! A store in memory, without files: for tests, for examples and for servers whose sessions may end with the
 //! process. It owns the rows and their indexes and nothing else; it never looks into a record.
 
+mod watch;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::{Capabilities, Change, Expired, Listed, Outcome, Row, Store, StoreError, StoreErrorKind};
+use self::watch::Listeners;
+use super::{Capabilities, Change, Expired, Listed, Outcome, Row, Store, StoreError, StoreErrorKind, Watch};
 use crate::sync::{AtomicBool, Ordering, RwLock};
 use crate::token::SessionId;
 
@@ -18,8 +21,8 @@ type Key = [u8; 32];
 /// A store that keeps its rows in memory.
 ///
 /// A clone is another handle to the same rows. Closing one handle leaves its clones open, so an engine can
-/// be closed and another one opened on the same rows. Two engines must not be open on them at once: like
-/// every store with [`Capabilities::exclusive`], it tells no engine about another's changes.
+/// be closed and another one opened on the same rows. Two engines must not be open on them at once, unless the store is
+/// [`shared`](Self::shared).
 ///
 /// # Durability
 /// None: the rows live as long as the last handle.
@@ -27,6 +30,8 @@ type Key = [u8; 32];
 pub struct MemoryStore {
     tables: Arc<RwLock<Tables>>,
     closed: AtomicBool,
+    /// Who is told of changes, if the store is shared.
+    listeners: Option<Arc<Listeners>>,
 }
 
 #[derive(Default)]
@@ -44,6 +49,21 @@ impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty store that several engines may be open on at once, each with a clone, as if they were several machines: for
+    /// tests of an app that is to run on more than one.
+    #[must_use]
+    pub fn shared() -> Self {
+        Self { listeners: Some(Arc::default()), ..Self::default() }
+    }
+
+    /// Ends all watches, as a lost connection would.
+    #[cfg(any(test, feature = "conformance"))]
+    pub fn cut_watches(&self) {
+        if let Some(listeners) = &self.listeners {
+            listeners.cut();
+        }
     }
 
     /// Number of rows, whether or not this handle was closed.
@@ -68,7 +88,11 @@ impl MemoryStore {
 
 impl Clone for MemoryStore {
     fn clone(&self) -> Self {
-        Self { tables: Arc::clone(&self.tables), closed: AtomicBool::new(false) }
+        Self {
+            tables: Arc::clone(&self.tables),
+            closed: AtomicBool::new(false),
+            listeners: self.listeners.clone(),
+        }
     }
 }
 
@@ -180,7 +204,8 @@ impl Store for MemoryStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: false, ..Capabilities::full() }
+        let shared = self.listeners.is_some();
+        Capabilities { durable: false, exclusive: !shared, watch: shared, ..Capabilities::full() }
     }
 
     async fn high_water(&self) -> Result<u64, StoreError> {
@@ -195,7 +220,11 @@ impl Store for MemoryStore {
         check_rows(NAME, usize::MAX, changes)?;
         let mut tables = self.open()?.write();
         tables.high_water = tables.high_water.max(now);
-        Ok(changes.iter().map(|c| tables.apply(c)).collect())
+        let outcomes = changes.iter().map(|c| tables.apply(c)).collect();
+        if let Some(listeners) = &self.listeners {
+            listeners.tell(changes);
+        }
+        Ok(outcomes)
     }
 
     async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, StoreError> {
@@ -226,6 +255,14 @@ impl Store for MemoryStore {
         let tables = self.open()?.read();
         let ids = tables.owners.range((owner.into(), [0; 32])..).take_while(|(o, _)| &**o == owner);
         Ok(ids.filter_map(|(_, id)| tables.rows.get_key_value(id).map(listed)).collect())
+    }
+
+    async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
+        self.open()?;
+        match &self.listeners {
+            Some(listeners) => Ok(listeners.add()),
+            None => Err(StoreError::new(StoreErrorKind::Unsupported, NAME, "it is not shared")),
+        }
     }
 
     async fn count(&self) -> Result<Option<u64>, StoreError> {

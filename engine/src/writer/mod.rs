@@ -10,6 +10,7 @@ mod queue;
 mod renewal;
 mod reseal;
 mod scan;
+mod shared;
 
 use std::sync::Arc;
 
@@ -20,9 +21,11 @@ pub use self::reseal::Rekeying;
 pub(crate) use self::reseal::Reseal;
 pub(crate) use self::scan::Pacer;
 pub use self::scan::Scan;
+use self::shared::Lost;
 use crate::cache::{Amend, EntryRef, Phase, Pick, WriteMode};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, StoreError, StoreErrorKind};
+use crate::record::Record;
 use crate::store::{Change, DynStore, Outcome, guarded};
 use crate::sync::{Duration, Ordering};
 use crate::token::SessionId;
@@ -39,7 +42,8 @@ const CLOSING_TRIES: u32 = 5;
 
 /// What a change of a batch was made for.
 enum Item {
-    Write(EntryRef),
+    /// With what was picked up and [`Near::notices`](crate::shared::Near::notices), over a shared store.
+    Write(EntryRef, Option<(Record, u32)>),
     /// The first half of a replacement, whose second half is an [`Item::Write`] or an [`Item::Renewal`].
     Half,
     Tombstone(EntryRef),
@@ -182,13 +186,21 @@ impl Core {
             let take = batch_end(&items);
             let rest = (changes.split_off(take), items.split_off(take));
             if failure.is_none() {
+                let began = self.clock.now_ms();
                 match self.commit(store, now, &changes) {
                     Ok(outcomes) => {
                         self.counters.commits.add(1);
                         self.counters.committed_changes.add(changes.len() as u64);
+                        let mut lost = Lost::default();
                         for (item, outcome) in items.drain(..).zip(outcomes) {
-                            so_far.repeat |= self.applied(item, outcome, &mut again);
+                            so_far.repeat |= match &self.shared {
+                                None => self.applied(item, outcome, &mut again),
+                                Some(shared) => {
+                                    self.applied_among_others(shared, began, item, outcome, &mut lost)
+                                }
+                            };
                         }
+                        failure = self.settle_lost(store, lost, &mut again);
                     }
                     Err(error) => failure = Some(error),
                 }
@@ -246,15 +258,24 @@ impl Core {
                             continue;
                         }
                     };
+                    let picked = self.shared.as_ref().map(|shared| (record, shared.near.notices(&id)));
+                    if let Some(from) = self.shared.as_ref().and_then(|shared| shared.near.where_strayed(&id))
+                    {
+                        let change = Change::Rekey { from, expected: Some(1), to: id, row };
+                        batch.push(change, Item::Write(entry, picked));
+                        continue;
+                    }
                     match mode {
-                        WriteMode::Insert => batch.push(Change::Insert { id, row }, Item::Write(entry)),
+                        WriteMode::Insert => {
+                            batch.push(Change::Insert { id, row }, Item::Write(entry, picked))
+                        }
                         WriteMode::Update => {
                             let expected = row.version.saturating_sub(1);
-                            batch.push(Change::Update { id, expected, row }, Item::Write(entry));
+                            batch.push(Change::Update { id, expected, row }, Item::Write(entry, picked));
                         }
                         WriteMode::Replace => {
                             batch.push(Change::Delete { id }, Item::Half);
-                            batch.push(Change::Insert { id, row }, Item::Write(entry));
+                            batch.push(Change::Insert { id, row }, Item::Write(entry, picked));
                         }
                     }
                 }
@@ -285,7 +306,7 @@ impl Core {
     /// One change of a committed batch. Returns whether it must be made again.
     fn applied(&self, item: Item, outcome: Outcome, again: &mut Work) -> bool {
         match item {
-            Item::Write(entry) => match outcome {
+            Item::Write(entry, _) => match outcome {
                 Outcome::Done => entry.written(),
                 // The store is ours alone, so memory is the truth and the row is to follow it. A missing row was
                 // removed as expired or quarantined; one that exists was left by a commit that failed half way.
@@ -332,7 +353,7 @@ impl Core {
     /// One change of a batch that failed.
     fn not_applied(&self, item: Item, error: &StoreError, again: &mut Work) {
         match item {
-            Item::Write(entry) => {
+            Item::Write(entry, _) => {
                 if entry.not_written(Amend::Nothing) {
                     again.dirty.push(entry);
                 }
@@ -342,7 +363,7 @@ impl Core {
                     again.dirty.push(entry);
                 }
             }
-            Item::Renewal(renewal) => renewal.resolve(self, Err(error.clone().into())),
+            Item::Renewal(renewal) => renewal.failed(self, error),
             Item::Delete(id) => again.deletes.push(id),
             Item::Quarantine(id) => again.quarantines.push(id),
             Item::Half => {}
@@ -412,6 +433,7 @@ impl Core {
             let Some(entry) = self.cache.get_by_bucket(item.hash, item.tick as u32) else { continue };
             match entry.expires_at() {
                 None => {}
+                Some(at) if now >= at && self.asks_before_expiry(&entry) => {}
                 Some(at) if now >= at => self.expire(&entry, now),
                 Some(at) => self.arm(&entry, at),
             }

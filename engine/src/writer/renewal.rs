@@ -46,16 +46,22 @@ pub(crate) struct Renewal {
 enum State {
     /// Waiting for the writer.
     Queued(Option<Waker>),
-    /// The writer is having the store re-key this record.
-    Taken(Record, Option<Waker>),
-    /// The store has re-keyed this record; the future must swap the entries.
-    Stored(Record),
+    /// The writer is having the store re-key this.
+    Taken(Moving, Option<Waker>),
+    /// The store has re-keyed this; the future must swap the entries.
+    Stored(Moving),
     /// It failed; the old id goes on.
     Failed(Error),
     /// The future was dropped while the writer was at work.
     Abandoned,
     /// Nothing is left to do.
     Over,
+}
+
+/// A record, and as what the store has it under the new id.
+struct Moving {
+    record: Record,
+    moved: Record,
 }
 
 /// What the writer should do with a queued renewal.
@@ -89,21 +95,23 @@ impl Renewal {
         record.with_meta(&meta)
     }
 
-    fn row(&self, core: &Core, record: &Record, now: u64) -> Result<Row, StoreError> {
-        core.row(&self.new_id, &self.moved(core, record, now, 1))
-    }
-
     /// The writer takes the renewal up.
     pub(crate) fn take(&self, core: &Core, now: u64) -> TakeResult {
         let mut state = self.state.lock();
         let State::Queued(waker) = &mut *state else { return TakeResult::Skip };
+        let near = core.shared.as_ref().map(|shared| &shared.near);
+        if near.is_some_and(|near| near.where_strayed(self.old.id()).is_some()) {
+            // The row must come home first.
+            return TakeResult::Hold;
+        }
         let waker = waker.take();
         match self.old.take_for_renewal(now) {
             Ok(Some(taken)) => {
-                let row = match self.row(core, &taken.record, now) {
+                let moved = self.moved(core, &taken.record, now, 1);
+                let row: Row = match core.row(&self.new_id, &moved) {
                     Ok(row) => row,
                     Err(error) => {
-                        self.old.abort_renewal(&core.queue);
+                        self.abort(core);
                         *state = State::Failed(error.into());
                         drop(state);
                         wake(waker);
@@ -111,12 +119,14 @@ impl Renewal {
                     }
                 };
                 core.moving.begin(self.new_id, self.old.clone());
-                *state = State::Taken(taken.record, waker);
+                *state = State::Taken(Moving { record: taken.record, moved }, waker);
                 let old = *self.old.id();
                 if taken.stored {
+                    // Others may have changed it. What is not known to be stored is no version that they could have.
+                    let expected = near.map(|near| near.base(&old).map_or(0, |base| base.version()));
                     TakeResult::Change {
                         clear: None,
-                        change: Change::Rekey { from: old, expected: None, to: self.new_id, row },
+                        change: Change::Rekey { from: old, expected, to: self.new_id, row },
                     }
                 } else {
                     // The answer to an earlier commit may have been lost, and its row be there.
@@ -177,7 +187,12 @@ impl Renewal {
         let mut state = self.state.lock();
         match std::mem::replace(&mut *state, State::Over) {
             State::Taken(_, waker) => {
-                self.old.abort_renewal(&core.queue);
+                if core.shared.is_some() {
+                    self.old.let_go_of_renewal();
+                    core.moving.end(&self.new_id);
+                } else {
+                    self.old.abort_renewal(&core.queue);
+                }
                 *state = State::Queued(waker);
                 true
             }
@@ -188,9 +203,48 @@ impl Renewal {
         }
     }
 
+    /// The writer's commit failed with `error`.
+    pub(crate) fn failed(&self, core: &Core, error: &StoreError) {
+        // Among others nothing is written anew that may have been deleted, so it matters what became of it.
+        let done = match (&core.shared, &core.store) {
+            (Some(_), Some(store)) => {
+                matches!(pollster::block_on(core.ask(store.as_ref(), &self.new_id)), Ok(Some(_)))
+            }
+            _ => false,
+        };
+        self.resolve(core, if done { Ok(()) } else { Err(error.clone().into()) });
+    }
+
+    /// The store has no such session any more, so nor have we.
+    pub(crate) fn ended_elsewhere(&self, core: &Core) {
+        let waker = match std::mem::replace(&mut *self.state.lock(), State::Failed(crate::cache::revoked())) {
+            State::Taken(_, waker) | State::Queued(waker) => waker,
+            _ => None,
+        };
+        core.moving.end(&self.new_id);
+        core.ended_elsewhere(&self.old);
+        wake(waker);
+    }
+
+    fn abort(&self, core: &Core) {
+        if core.shared.is_some() {
+            self.old.abort_renewal_among_others(&core.queue);
+        } else {
+            self.old.abort_renewal(&core.queue);
+        }
+    }
+
     /// The session goes on under its old id.
     fn give_up(&self, core: &Core) {
-        self.old.abort_renewal(&core.queue);
+        if let Some(shared) = &core.shared {
+            // The next commit of the entry fetches the row back, if it was moved.
+            shared.near.strayed(self.old.id(), self.new_id);
+            core.moving.give_up(&self.new_id);
+            self.abort(core);
+            core.queue.nudge();
+            return;
+        }
+        self.abort(core);
         self.delete_new_row(core);
     }
 
@@ -202,13 +256,17 @@ impl Renewal {
     }
 
     /// Swaps the entries in memory.
-    fn finish(&self, core: &Core, stored: Option<&Record>) -> Result<EntryRef> {
+    fn finish(&self, core: &Core, stored: Option<&Moving>) -> Result<EntryRef> {
         let now = core.clock.now_ms();
+        if let (Some(shared), Some(stored)) = (&core.shared, stored) {
+            let near = &shared.near;
+            near.learn(&self.new_id, &stored.moved, now, near.notices(&self.new_id));
+        }
         let grace = self.lifetime == Lifetime::Rotate && core.config.life.grace_ms > 0;
         // Before the old entry is gone, so that whoever finds it gone finds the alias.
         let aliases = grace.then(|| core.aliases.lock());
         let swapped = self.old.finish_renewal(|newest| {
-            let changed = stored.is_some_and(|s| !s.ptr_eq(&newest));
+            let changed = stored.is_some_and(|s| !s.record.ptr_eq(&newest));
             let record = self.moved(core, &newest, now, if changed { 2 } else { 1 });
             core.succeed(&self.old, newest.owner(), self.new_id, record, stored.is_some(), changed)
         });

@@ -46,7 +46,32 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// The renewal has not been tried yet, after all.
+    pub(crate) fn let_go_of_renewal(&self) {
+        let _slot = self.record.write();
+        self.set_flags(self.flags() & !RENEWING);
+    }
+}
+
 impl EntryRef {
+    /// As [`abort_renewal`](Self::abort_renewal) over a store that others write to: the row may be under either id and is
+    /// not to be made anew. It is written once more, as a version of its own.
+    pub(crate) fn abort_renewal_among_others(&self, queue: &Queue) {
+        let mut slot = self.record.write();
+        let flags = self.flags() & !RENEWING;
+        self.set_flags(flags);
+        let Some(record) = slot.as_ref() else { return };
+        if flags & (DIRTY | STORED) == STORED {
+            let mut meta = record.meta();
+            meta.version += 1;
+            let new = record.with_meta(&meta);
+            *slot = Some(new);
+        }
+        self.set_flags(flags | DIRTY);
+        self.enqueue(Some(queue));
+    }
+
     /// Gives the renewal up: the session goes on under this id. The store may have moved the row already, so
     /// it is inserted again.
     pub(crate) fn abort_renewal(&self, queue: &Queue) {
