@@ -19,6 +19,7 @@ use crate::{Delivery, Durability, Engine, ErrorKind, Session, Token};
 
 mod by_id;
 mod journal;
+mod shared;
 
 fn schedules() -> usize {
     std::env::var("SESSILE_SCHEDULES").ok().and_then(|s| s.parse().ok()).unwrap_or(10_000)

@@ -186,7 +186,7 @@ impl Near {
     }
 
     /// Sessions that are known.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "shuttle")))]
     pub(crate) fn len(&self) -> usize {
         self.stripes.iter().map(|stripe| stripe.lock().len()).sum()
     }
