@@ -22,6 +22,7 @@ pub(super) struct Lease {
 impl Lease {
     pub(super) fn new(time: Duration) -> Result<Self, StoreError> {
         let mut random = [0_u8; 16];
+        #[expect(clippy::disallowed_methods, reason = "no two stores may have the same lease")]
         getrandom::fill(&mut random).map_err(|e| {
             error::own(StoreErrorKind::Unavailable, format!("the system gave no random bytes: {e}"))
         })?;

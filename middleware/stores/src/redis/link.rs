@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionLike, MultiplexedConnection};
-use ::redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, Value};
+use ::redis::aio::{ConnectionLike, MultiplexedConnection, SendError};
+use ::redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, PushInfo, PushKind, RedisResult, Script, ServerErrorKind,
+    Value,
+};
 use sessile_engine::store::StoreError;
 use tokio::sync::Mutex;
 
@@ -19,7 +22,7 @@ pub(super) struct Link {
     patience: Duration,
     live: Mutex<Option<Live>>,
     /// The number of the latest connection that is of no more use.
-    broken: AtomicU64,
+    broken: Arc<AtomicU64>,
     closed: AtomicBool,
 }
 
@@ -56,7 +59,7 @@ impl Link {
             client,
             patience,
             live: Mutex::new(None),
-            broken: AtomicU64::new(0),
+            broken: Arc::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -91,9 +94,17 @@ impl Link {
             return Ok(live.clone());
         }
         let number = slot.take().map_or(broken, |old| old.number.max(broken)) + 1;
+        // An idle connection that the server closes is replaced before anybody asks over it.
+        let mark = Arc::clone(&self.broken);
+        let config = connection_config(self.patience).set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                mark.fetch_max(number, Ordering::AcqRel);
+            }
+            Ok::<(), SendError>(())
+        });
         let connection = self
             .client
-            .get_multiplexed_async_connection_with_config(&connection_config(self.patience))
+            .get_multiplexed_async_connection_with_config(&config)
             .await
             .map_err(|e| error::of("no connection", e))?;
         Ok(slot.insert(Live { connection, number }).clone())

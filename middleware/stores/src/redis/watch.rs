@@ -75,7 +75,7 @@ struct Ending(Arc<Board>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.post(|pending| drop(pending.ended.get_or_insert_with(error::closed)));
+        self.0.post(|pending| pending.ended = pending.ended.take().or_else(|| Some(error::closed())));
     }
 }
 

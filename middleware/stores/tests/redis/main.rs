@@ -1,11 +1,15 @@
 //! The Redis store against a real server that each test starts for itself.
 
 #![cfg(all(feature = "redis", unix))]
-#![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
 mod conformance;
+mod exclusive;
+mod failures;
+mod keys;
 #[path = "../support/redis.rs"]
 mod server;
+mod watch;
 
 use pollster::block_on;
 use sessile_engine::SessionId;
@@ -72,4 +76,9 @@ fn kind<T>(result: Result<T, StoreError>) -> StoreErrorKind {
 
 fn open(server: &Server) -> RedisStore {
     RedisStore::connect(&server.url()).unwrap()
+}
+
+fn recovers(store: &RedisStore, n: u32) {
+    assert!(soon(|| commit(store, &[put(n, row(1))]).is_ok()), "it never came back");
+    assert_eq!(load(store, n), Some(row(1)));
 }
