@@ -126,6 +126,8 @@ impl Builder {
 
     fn prepare(self) -> Result<(RedisStore, Driver), StoreError> {
         self.check()?;
+        #[cfg(feature = "tls-rustls")]
+        provide_cryptography();
         let driver = Driver::start(super::NAME, self.deadline)?;
         let client = self.client.clone()?;
         Ok((RedisStore::new(&self, client, driver.clone())?, driver))
@@ -148,6 +150,15 @@ impl Builder {
             return wrong("the lease must be from 100 ms to 1 hour");
         }
         Ok(())
+    }
+}
+
+/// rustls has none of its own to fall back to. What the application has chosen stays.
+#[cfg(feature = "tls-rustls")]
+fn provide_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // An error says that somebody was faster.
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 

@@ -88,7 +88,7 @@ impl RedisStore {
     }
 
     /// Settings for a store at `url`: `redis://user:password@host:port/database`, `rediss://…` for TLS (with the
-    /// feature `redis-tls-rustls`), or `redis+unix:///path/of/the.socket?db=0&pass=password`. A wrong one is reported
+    /// feature `tls-rustls`), or `redis+unix:///path/of/the.socket?db=0&pass=password`. A wrong one is reported
     /// by [`Builder::connect`].
     pub fn builder(url: &str) -> Builder {
         Builder::of_url(url)

@@ -9,6 +9,8 @@ mod failures;
 mod keys;
 #[path = "../support/redis.rs"]
 mod server;
+#[cfg(feature = "tls-rustls")]
+mod tls;
 mod watch;
 
 use pollster::block_on;
