@@ -7,8 +7,8 @@ use std::time::Duration;
 use sessile_engine::store::{StoreError, StoreErrorKind};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::scripts::{self, Pass};
-use super::{Shared, error};
+use super::shared::Shared;
+use super::{error, scripts};
 
 /// The right of one opened store to be the only writer, and the order of its commits.
 pub(super) struct Lease {
@@ -38,11 +38,10 @@ impl Lease {
         u64::try_from(self.time.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Waits for the commit before, and gives the next one its pass.
-    pub(super) async fn next(&self) -> (MutexGuard<'_, ()>, Pass<'_>) {
+    /// Waits for the commit before, and gives the next one its turn.
+    pub(super) async fn next(&self) -> (MutexGuard<'_, ()>, u64) {
         let order = self.order.lock().await;
-        let turn = self.turn.fetch_add(1, Ordering::AcqRel) + 1;
-        (order, Pass { token: &self.token, turn })
+        (order, self.turn.fetch_add(1, Ordering::AcqRel) + 1)
     }
 }
 

@@ -183,6 +183,12 @@ impl Call {
         self.args.push(arg.into());
     }
 
+    pub(super) fn set(&mut self, index: usize, value: impl Into<Vec<u8>>) {
+        if let Some(arg) = self.args.get_mut(index) {
+            *arg = value.into();
+        }
+    }
+
     /// Bytes of its arguments.
     pub(super) fn size(&self) -> usize {
         self.args.iter().map(Vec::len).sum()

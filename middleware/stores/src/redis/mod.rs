@@ -159,8 +159,8 @@ impl Store for RedisStore {
 
     async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
         shared::check(changes)?;
-        let changes = changes.to_vec();
-        self.run(|shared| async move { shared.commit(now, &changes).await }).await
+        let (calls, count) = (self.shared.prepare(now, changes), changes.len());
+        self.run(|shared| async move { shared.commit(calls, count).await }).await
     }
 
     async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, StoreError> {
@@ -204,7 +204,10 @@ impl Store for RedisStore {
         }
         self.shared.closed.send_replace(true);
         let shared = Arc::clone(&self.shared);
-        self.driver.run(async move { shared.leave().await }).await
+        if let Err(e) = self.driver.run(async move { shared.leave().await }).await {
+            tracing::warn!(store = NAME, error = %e, "the server was not told of the end");
+        }
+        Ok(())
     }
 }
 

@@ -36,13 +36,6 @@ scripts! {
     LEASE "lua/lease.lua";
 }
 
-/// The only writer's pass: nothing for a store whose rows are shared.
-#[derive(Clone, Copy)]
-pub(super) struct Pass<'a> {
-    pub(super) token: &'a str,
-    pub(super) turn: u64,
-}
-
 /// Makes the calls for one namespace.
 pub(super) struct Scripts {
     keys: Arc<[String]>,
@@ -97,14 +90,16 @@ impl Scripts {
             .arg(limit.to_string())
     }
 
-    /// The calls that apply `changes`: one that applies all of them if `whole`.
-    pub(super) fn commit(&self, now: u64, changes: &[Change], pass: Pass<'_>, whole: bool) -> Vec<Call> {
+    /// The calls that apply `changes`. That of the only writer, who has a token, is one that applies all of them, and
+    /// needs its [turn](set_turn).
+    pub(super) fn commit(&self, now: u64, changes: &[Change], token: Option<&str>) -> Vec<Call> {
+        let whole = token.is_some();
         let empty = || {
             self.call(&COMMIT)
                 .arg(KEEP_MS.to_string())
                 .arg(digits(now))
-                .arg(pass.token)
-                .arg(pass.turn.to_string())
+                .arg(token.unwrap_or_default())
+                .arg("0")
         };
         let (mut calls, mut call, mut count) = (Vec::new(), empty(), 0);
         for change in changes {
@@ -118,6 +113,11 @@ impl Scripts {
         calls.push(call);
         calls
     }
+}
+
+/// Numbers a commit among those of its sender.
+pub(super) fn set_turn(commit: &mut Call, turn: u64) {
+    commit.set(6, turn.to_string());
 }
 
 fn digits(time: u64) -> String {

@@ -6,8 +6,8 @@ use sessile_engine::store::{Change, Expired, Listed, Outcome, Row, StoreError, S
 use tokio::sync::watch as signal;
 
 use super::lease::Lease;
-use super::link::Link;
-use super::scripts::{self, Pass, Scripts};
+use super::link::{Call, Link};
+use super::scripts::{self, Scripts};
 use super::{MAX_ROW_BYTES, error, row};
 
 const MAX_OWNER: usize = 255;
@@ -80,7 +80,7 @@ impl Shared {
         }
     }
 
-    /// Gives the lease up, and the connection.
+    /// Gives the lease up, and the connection. A lease that cannot be given up runs out.
     pub(super) async fn leave(&self) -> Result<(), StoreError> {
         if let Some(lease) = &self.lease {
             // A commit on its way comes to its end first.
@@ -114,17 +114,25 @@ impl Shared {
         }
     }
 
-    pub(super) async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
-        let shared = Pass { token: "", turn: 0 };
-        let (_order, pass) = match &self.lease {
+    /// The calls that make `changes`, without the turn of the only writer.
+    pub(super) fn prepare(&self, now: u64, changes: &[Change]) -> Vec<Call> {
+        self.scripts.commit(now, changes, self.lease.as_ref().map(Lease::token))
+    }
+
+    pub(super) async fn commit(
+        &self,
+        mut calls: Vec<Call>,
+        count: usize,
+    ) -> Result<Vec<Outcome>, StoreError> {
+        let _order = match &self.lease {
             Some(lease) => {
-                let (order, pass) = lease.next().await;
-                (Some(order), pass)
+                let (order, turn) = lease.next().await;
+                calls.iter_mut().for_each(|call| scripts::set_turn(call, turn));
+                Some(order)
             }
-            None => (None, shared),
+            None => None,
         };
-        let calls = self.scripts.commit(now, changes, pass, self.lease.is_some());
-        scripts::outcomes(&self.link.run_all("a commit", &calls).await?, changes.len())
+        scripts::outcomes(&self.link.run_all("a commit", &calls).await?, count)
     }
 
     pub(super) async fn expire(
@@ -173,6 +181,9 @@ impl Shared {
             }
             let answer = self.link.run("a listing", &self.scripts.page(after, wanted)).await?;
             let Value::Array(items) = answer else { return Err(error::unexpected("a listing")) };
+            let Some((Value::Int(ended), items)) = items.split_first() else {
+                return Err(error::unexpected("a listing"));
+            };
             let (pairs, _) = items.as_chunks::<2>();
             for [id, raw] in pairs {
                 let id = id_in(id).ok_or_else(|| error::unexpected("a listing"))?;
@@ -184,7 +195,7 @@ impl Shared {
                     _ => {}
                 }
             }
-            if pairs.len() < wanted {
+            if *ended == 1 || pairs.is_empty() {
                 return Ok((rows, damaged));
             }
         }

@@ -210,3 +210,50 @@ fn calls_are_answered_when_their_store_was_made_inside_a_runtime() {
         other.close().await.unwrap();
     });
 }
+
+/// The rights that the documentation names are enough, and no more than needed to be of use.
+#[test]
+fn a_user_with_the_documented_rights_can_do_everything() {
+    let Some(server) = Server::start() else { return };
+    let page = include_str!("../../../../docs/stores.md");
+    let (_, rights) = page.split_once("`~PREFIX* ").unwrap();
+    let (rights, _) = rights.split_once('`').unwrap();
+    let mut args = vec!["ACL", "SETUSER", "app", "on", ">pass", "~app:*"];
+    args.extend(rights.split_whitespace());
+    let _: String = server.ask(&args);
+    let url = format!("redis://app:pass@127.0.0.1:{}/", server.port());
+    for exclusive in [false, true] {
+        let builder = RedisStore::builder(&url).prefix("app:");
+        let store = if exclusive { builder.exclusive() } else { builder }.connect().unwrap();
+        let _watch = block_on(store.watch()).unwrap();
+        let rekey = Change::Rekey { from: id(1), expected: Some(2), to: id(4), row: due(1, u64::MAX) };
+        let changes = [
+            insert(1, owned(1, "u")),
+            update(1, 1, owned(2, "v")),
+            put(2, owned(1, "v")),
+            put(3, owned(1, "v")),
+            Change::Quarantine { id: id(2) },
+            put(3, Row { owner: Some("v".into()), ..due(2, u64::MAX) }),
+            rekey,
+            Change::Delete { id: id(4) },
+        ];
+        done(&store, &changes);
+        assert_eq!(load(&store, 3).map(|row| row.version), Some(2));
+        assert_eq!(block_on(store.list(None, 10)).unwrap().len(), 1);
+        assert_eq!(block_on(store.list_owner("v")).unwrap().len(), 1);
+        assert_eq!(block_on(store.count()).unwrap(), Some(1));
+        assert_eq!(block_on(store.high_water()).unwrap(), NOW);
+        assert_eq!(block_on(store.expire(u64::MAX, 0, 10)).unwrap().removed, 1);
+        block_on(store.close()).unwrap();
+    }
+    let elsewhere = RedisStore::builder(&url).prefix("other:").connect();
+    assert_eq!(kind(elsewhere), StoreErrorKind::Config, "it is kept to its prefix");
+}
+
+#[test]
+fn a_node_of_a_cluster_is_a_mistake_of_the_configuration() {
+    let Some(server) = Server::start_with(None, &["--cluster-enabled", "yes"]) else { return };
+    let _: String = server.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    assert!(soon(|| server.ask::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok")));
+    assert_eq!(kind(RedisStore::connect(&server.url())), StoreErrorKind::Config);
+}

@@ -217,3 +217,25 @@ fn two_engines_worth_of_stores_see_each_others_rows() {
     assert_eq!(commit(&b, &[update(1, 2, row(3))]).unwrap(), [Outcome::Missing]);
     assert_eq!(load(&b, 1), None);
 }
+
+/// Pages are cut by their size too; nothing is left out at the cuts.
+#[test]
+fn a_listing_of_large_rows_is_whole() {
+    let Some(server) = Server::start() else { return };
+    let store =
+        RedisStore::builder(&server.url()).deadline(std::time::Duration::from_secs(30)).connect().unwrap();
+    let large = |n: u32| Row { bytes: vec![n as u8; 3 << 20], ..row(1) };
+    for n in 0..8 {
+        done(&store, &[insert(n, large(n))]);
+    }
+    done(&store, &(8..600).map(|n| insert(n, row(1))).collect::<Vec<_>>());
+    let mut ids: Vec<_> = (0..600).map(|n| *id(n).as_bytes()).collect();
+    ids.sort_unstable();
+    for limit in [1000, 600, 300, 7] {
+        let rows = block_on(store.list(None, limit)).unwrap();
+        let listed: Vec<_> = rows.iter().map(|listed| *listed.id.as_bytes()).collect();
+        assert_eq!(listed, ids[..limit.min(600)]);
+    }
+    assert_eq!(block_on(store.scan(None, 1000)).unwrap().last, None);
+    assert_eq!(block_on(store.scan(None, 500)).unwrap().rows.len(), 500);
+}

@@ -7,6 +7,8 @@ mod conformance;
 mod exclusive;
 mod failures;
 mod keys;
+#[path = "../support/relay.rs"]
+mod relay;
 #[path = "../support/redis.rs"]
 mod server;
 #[cfg(feature = "tls-rustls")]
@@ -18,6 +20,7 @@ use sessile_engine::SessionId;
 use sessile_engine::store::{Change, Outcome, Row, Store, StoreError, StoreErrorKind};
 use sessile_stores::redis::RedisStore;
 
+use relay::Relay;
 use server::{Server, soon};
 
 const NOW: u64 = 4_000_000_000_000;
