@@ -1,10 +1,19 @@
 //! Remote stores for sessile, one cargo feature each: an app that outgrew one machine opens its engine over one of
 //! these and keeps everything else. It owns connections, statements and scripts; what a session is, and when a
 //! change is made, it never decides.
+//!
+//! | feature | store | several engines |
+//! |---|---|---|
+//! | `redis` | `redis::RedisStore`: Redis 6.2 or later, Valkey | yes |
+//! | `tls-rustls` | TLS for the stores that are switched on, by rustls with ring and the system's roots | |
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite"))]
-#[expect(dead_code, reason = "no store needs it yet")]
+#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "no other store needs all of it yet"))]
 mod driver;
+
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod redis;

@@ -1,0 +1,223 @@
+//! Sessions in Redis or Valkey, for one engine or several. It owns keys, scripts and connections; it never looks into
+//! a record.
+
+mod config;
+mod error;
+mod lease;
+mod link;
+mod row;
+mod scripts;
+mod shared;
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+
+use sessile_engine::SessionId;
+use sessile_engine::store::{
+    Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, Watch,
+};
+use tokio::sync::watch as signal;
+
+pub use self::config::Builder;
+use self::lease::Lease;
+use self::link::Link;
+use self::scripts::Scripts;
+use self::shared::Shared;
+use crate::driver::Driver;
+
+const NAME: &str = "redis";
+const MAX_ROW_BYTES: usize = 16 << 20;
+
+/// A store on a Redis server (6.2 or later) or a Valkey server, not a cluster.
+///
+/// Several engines may be open over the same rows. Each change is made in one step by a script on the server, and all
+/// changes of a commit are sent in one round trip. It reconnects by itself; until then calls fail as
+/// [`Unavailable`](sessile_engine::StoreErrorKind::Unavailable), each within its deadline.
+///
+/// # Keys
+/// `sessile:` is the prefix that was set.
+///
+/// | key | holds |
+/// |---|---|
+/// | `sessile:s:{id}` | one row, id in hexadecimal; the server removes it 5 minutes after it was due |
+/// | `sessile:q:{id}` | a damaged row, put aside for 30 days |
+/// | `sessile:x` | sorted set: ids by the time they are due |
+/// | `sessile:i` | sorted set: ids in order, unless [`listing`](Builder::listing) is off |
+/// | `sessile:o:{hash}` | sorted set: ids of one owner, by the SHA-1 of its name. The rows decide: it is a hint |
+/// | `sessile:meta` | layout, latest time, only writer |
+/// | `sessile:lease` | the only writer's lease |
+///
+/// A server that may evict keys (`maxmemory-policy` other than `noeviction`) may end any session, and may lose an
+/// index. Set `noeviction`: then a full server refuses changes as [`Full`](sessile_engine::StoreErrorKind::Full).
+///
+/// # Durability
+/// What the server has: with `appendfsync everysec` the last second may be lost with the machine, and an acknowledged
+/// change may be lost in a failover to a replica. That may bring an ended session back.
+///
+/// # Cancel safety
+/// Each call runs on a thread of the store. A caller that is dropped leaves the call to its end.
+///
+/// # Examples
+/// ```no_run
+/// use sessile_engine::Engine;
+/// use sessile_stores::redis::RedisStore;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = RedisStore::builder("redis://:password@redis.internal:6379/0")
+///     .prefix("shop:")
+///     .exclusive()
+///     .connect()?;
+/// let engine = Engine::builder().open(store)?;
+/// # let _ = engine;
+/// # Ok(())
+/// # }
+/// ```
+pub struct RedisStore {
+    driver: Driver,
+    shared: Arc<Shared>,
+}
+
+impl RedisStore {
+    /// Connects with the default settings. See [`builder`](Self::builder) for addresses.
+    ///
+    /// # Errors
+    /// As [`Builder::connect`].
+    pub fn connect(url: &str) -> Result<Self, StoreError> {
+        Self::builder(url).connect()
+    }
+
+    /// Settings for a store at `url`: `redis://user:password@host:port/database`, `rediss://…` for TLS (with the
+    /// feature `tls-rustls`), or `redis+unix:///path/of/the.socket?db=0&pass=password`. A wrong one is reported
+    /// by [`Builder::connect`].
+    pub fn builder(url: &str) -> Builder {
+        Builder::of_url(url)
+    }
+
+    /// Settings for a store that connects as `client` does, but always with RESP3: for certificates of one's own and
+    /// whatever else an address cannot say.
+    pub fn builder_with(client: ::redis::Client) -> Builder {
+        Builder::of_client(client)
+    }
+
+    fn new(settings: &Builder, client: ::redis::Client, driver: Driver) -> Result<Self, StoreError> {
+        let shared = Shared {
+            link: Link::new(client, settings.deadline),
+            scripts: Scripts::new(&settings.prefix, settings.listing),
+            prefix: settings.prefix.clone(),
+            listing: settings.listing,
+            lease: settings.lease.map(Lease::new).transpose()?,
+            closed: signal::Sender::new(false),
+        };
+        Ok(Self { driver, shared: Arc::new(shared) })
+    }
+
+    /// Checks what is stored, and becomes the only writer if that was wanted.
+    async fn opened(self) -> Result<Self, StoreError> {
+        self.run(|shared| async move { shared.open().await }).await?;
+        if let Some(lease) = &self.shared.lease {
+            let time = std::time::Duration::from_millis(lease.ms());
+            self.driver.spawn(lease::renew(Arc::downgrade(&self.shared), time));
+        }
+        Ok(self)
+    }
+
+    /// Runs a call to its end or its deadline, whether or not the caller waits for it.
+    async fn run<T: Send + 'static, F>(&self, call: impl FnOnce(Arc<Shared>) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        if self.shared.link.is_closed() {
+            return Err(error::closed());
+        }
+        self.driver.run(call(Arc::clone(&self.shared))).await
+    }
+}
+
+impl Store for RedisStore {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut can = Capabilities::full();
+        can.exclusive = self.shared.lease.is_some();
+        can.list = self.shared.listing;
+        can.watch = true;
+        can.max_row_bytes = MAX_ROW_BYTES;
+        can
+    }
+
+    async fn high_water(&self) -> Result<u64, StoreError> {
+        self.run(|shared| async move { shared.high_water().await }).await
+    }
+
+    async fn load(&self, id: &SessionId) -> Result<Option<Row>, StoreError> {
+        let id = *id;
+        self.run(|shared| async move { shared.load(&id).await }).await
+    }
+
+    async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
+        shared::check(changes)?;
+        let (calls, count) = (self.shared.prepare(now, changes), changes.len());
+        self.run(|shared| async move { shared.commit(calls, count).await }).await
+    }
+
+    async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, StoreError> {
+        self.run(|shared| async move { shared.expire(now, high_water, limit).await }).await
+    }
+
+    async fn list(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        self.run(|shared| async move { Ok(shared.page(after, limit, false).await?.0) }).await
+    }
+
+    async fn scan(&self, after: Option<SessionId>, limit: usize) -> Result<Scanned, StoreError> {
+        self.run(|shared| async move {
+            let (rows, damaged) = shared.page(after, limit, true).await?;
+            Ok(Scanned::of(rows, damaged, limit))
+        })
+        .await
+    }
+
+    /// # Complexity
+    /// One script for all rows of the owner; the server does nothing else meanwhile.
+    async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
+        let owner = owner.to_owned();
+        self.run(|shared| async move { shared.list_owner(&owner).await }).await
+    }
+
+    async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
+        let armed = self.run(|shared| async move { watch::arm(&shared.link, &shared.prefix).await }).await?;
+        let (watch, pump) = armed.split(self.shared.closed.subscribe());
+        self.driver.spawn(pump);
+        Ok(watch)
+    }
+
+    /// Rows that the server removed by itself count until the next [`expire`](Store::expire) meets them.
+    async fn count(&self) -> Result<Option<u64>, StoreError> {
+        self.run(|shared| async move { shared.count().await.map(Some) }).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        if !self.shared.link.close() {
+            return Ok(());
+        }
+        self.shared.closed.send_replace(true);
+        let shared = Arc::clone(&self.shared);
+        if let Err(e) = self.driver.run(async move { shared.leave().await }).await {
+            tracing::warn!(store = NAME, error = %e, "the server was not told of the end");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    /// Without the address: it may have a password in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("prefix", &self.shared.prefix)
+            .field("listing", &self.shared.listing)
+            .field("exclusive", &self.shared.lease.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,136 @@
+//! How a row is laid out as the value of its key, and what the keys are called. The scripts read the same head; this
+//! module never talks to a server.
+
+use sessile_engine::SessionId;
+use sessile_engine::store::Row;
+
+const LAYOUT: u8 = 1;
+const HAS_OWNER: u8 = 1;
+const HEAD: usize = 19;
+
+/// The value holds no row that this version can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Damaged;
+
+/// The value of `row`'s key. An owner beyond 255 bytes is cut; the store refuses it before.
+pub(super) fn encode(row: &Row) -> Vec<u8> {
+    let owner = row.owner.as_deref().map_or(&[][..], str::as_bytes);
+    let len = u8::try_from(owner.len()).unwrap_or(u8::MAX);
+    let owner = owner.get(..usize::from(len)).unwrap_or(owner);
+    let mut out = Vec::with_capacity(HEAD + owner.len() + row.bytes.len());
+    out.extend_from_slice(&[LAYOUT, u8::from(row.owner.is_some()) * HAS_OWNER, len]);
+    out.extend_from_slice(&row.version.to_le_bytes());
+    out.extend_from_slice(&row.expires_at.to_le_bytes());
+    out.extend_from_slice(owner);
+    out.extend_from_slice(&row.bytes);
+    out
+}
+
+/// Reads what [`encode`] wrote.
+pub(super) fn decode(raw: &[u8]) -> Result<Row, Damaged> {
+    let ([layout, flags, len], rest) = raw.split_first_chunk::<3>().ok_or(Damaged)?;
+    let (version, rest) = rest.split_first_chunk::<8>().ok_or(Damaged)?;
+    let (expires_at, rest) = rest.split_first_chunk::<8>().ok_or(Damaged)?;
+    let (owner, bytes) = rest.split_at_checked(usize::from(*len)).ok_or(Damaged)?;
+    if *layout != LAYOUT || flags & !HAS_OWNER != 0 || (*flags == 0 && *len != 0) {
+        return Err(Damaged);
+    }
+    let owner = match *flags {
+        0 => None,
+        _ => Some(std::str::from_utf8(owner).map_err(|_| Damaged)?.into()),
+    };
+    Ok(Row {
+        version: u64::from_le_bytes(*version),
+        expires_at: u64::from_le_bytes(*expires_at),
+        owner,
+        bytes: bytes.to_vec(),
+    })
+}
+
+/// The part of a row's key behind the prefix. The braces keep it in one slot with the key that it is put aside under.
+pub(super) fn key(prefix: &str, id: &SessionId) -> String {
+    use std::fmt::Write as _;
+    let mut key = String::with_capacity(prefix.len() + 68);
+    key.push_str(prefix);
+    key.push_str("s:{");
+    for byte in id.as_bytes() {
+        let _ = write!(key, "{byte:02x}");
+    }
+    key.push('}');
+    key
+}
+
+/// The id in a key of [`key`]; `None` for any other key.
+pub(super) fn id_of(prefix: &str, key: &[u8]) -> Option<SessionId> {
+    let hex = key.strip_prefix(prefix.as_bytes())?.strip_prefix(b"s:{")?.strip_suffix(b"}")?;
+    let (pairs, []) = hex.as_chunks::<2>() else { return None };
+    let mut id = [0; 32];
+    if pairs.len() != id.len() {
+        return None;
+    }
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    for (byte, [high, low]) in id.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(SessionId::from_bytes(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_row() -> impl Strategy<Value = Row> {
+        let owner = proptest::option::of("[a-zé:0-9]{0,60}").prop_map(|o| o.map(Into::into));
+        let bytes = proptest::collection::vec(any::<u8>(), 0..300);
+        (any::<u64>(), any::<u64>(), owner, bytes).prop_map(|(version, expires_at, owner, bytes)| Row {
+            version,
+            expires_at,
+            owner,
+            bytes,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_comes_back(row in any_row()) {
+            prop_assert_eq!(decode(&encode(&row)), Ok(row));
+        }
+
+        #[test]
+        fn any_bytes_are_damaged_or_what_a_writer_writes(raw in proptest::collection::vec(0_u8..4, 0..80)) {
+            if let Ok(row) = decode(&raw) {
+                prop_assert_eq!(encode(&row), raw);
+            }
+        }
+
+        #[test]
+        fn ids_come_back_from_their_keys(id: [u8; 32], prefix in "[a-z:]{1,8}", other in "[a-z:]{1,8}") {
+            let id = SessionId::from_bytes(id);
+            let key = key(&prefix, &id);
+            prop_assert_eq!(id_of(&prefix, key.as_bytes()), Some(id));
+            if other != prefix {
+                prop_assert_eq!(id_of(&other, key.as_bytes()), None);
+            }
+        }
+
+        #[test]
+        fn any_other_key_has_no_id(key in proptest::collection::vec(any::<u8>(), 0..90)) {
+            prop_assert_eq!(id_of("sessile:", &key), None);
+        }
+    }
+
+    #[test]
+    fn the_layout_is_pinned() {
+        let row = Row { version: 2, expires_at: 3, owner: Some("u".into()), bytes: vec![0xAB] };
+        assert_eq!(encode(&row), [1, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, b'u', 0xAB]);
+        let key = key("p:", &SessionId::from_bytes([0x0f; 32]));
+        assert_eq!(key, format!("p:s:{{{}}}", "0f".repeat(32)));
+        assert_eq!(id_of("p:", key.to_uppercase().as_bytes()), None);
+    }
+}

@@ -1,0 +1,76 @@
+//! The same over TLS, with a certificate of the test's own.
+
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use redis::{Client, TlsCertificates};
+use sessile_engine::store::Notice;
+
+use super::*;
+
+fn openssl(dir: &Path, args: &[&str]) -> bool {
+    let status = Command::new("openssl").args(args).current_dir(dir).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// An authority `ca.pem`, and `server.pem` of it for the loopback. `None`, and a line that says so, without openssl.
+fn certificates() -> Option<tempfile::TempDir> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("server.ext"),
+        "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n",
+    )
+    .unwrap();
+    let key = ["-newkey", "rsa:2048", "-nodes", "-subj"];
+    let ca = [&["req", "-x509"][..], &key, &["/CN=test", "-keyout", "ca.key", "-out", "ca.pem"]].concat();
+    let request =
+        [&["req"][..], &key, &["/CN=server", "-keyout", "server.key", "-out", "server.csr"]].concat();
+    let sign = "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile server.ext -out server.pem";
+    let sign: Vec<_> = sign.split(' ').collect();
+    if [ca, request, sign].iter().all(|args| openssl(dir.path(), args)) {
+        return Some(dir);
+    }
+    let _ = writeln!(io::stderr(), "\nSKIPPED: no openssl to make certificates for the Redis store");
+    None
+}
+
+#[test]
+fn rows_and_news_travel_over_tls_and_a_stranger_is_not_trusted() {
+    let Some(dir) = certificates() else { return };
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let args = [
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &file("server.pem"),
+        "--tls-key-file",
+        &file("server.key"),
+        "--tls-ca-cert-file",
+        &file("ca.pem"),
+        "--tls-auth-clients",
+        "no",
+    ];
+    let Some(_server) = Server::start_with(None, &args) else { return };
+    let url = format!("rediss://127.0.0.1:{port}/");
+    let root = std::fs::read(file("ca.pem")).unwrap();
+    let client = || {
+        let trusted = TlsCertificates { client_tls: None, root_cert: Some(root.clone()) };
+        Client::build_with_tls(url.as_str(), trusted).unwrap()
+    };
+    let store = RedisStore::builder_with(client()).connect().unwrap();
+    let mut watch = block_on(store.watch()).unwrap();
+    done(&store, &[insert(1, row(1))]);
+    assert_eq!(load(&store, 1), Some(row(1)));
+    assert!(soon(|| block_on(watch.next()).unwrap() == Notice::Changed(vec![id(1)])));
+
+    // The system's roots do not know the authority of this test.
+    assert!(RedisStore::connect(&url).is_err());
+    // And no name but the one in the certificate is accepted.
+    let elsewhere = url.replace("127.0.0.1", "localhost");
+    let trusted = TlsCertificates { client_tls: None, root_cert: Some(root.clone()) };
+    let client = Client::build_with_tls(elsewhere.as_str(), trusted).unwrap();
+    assert!(RedisStore::builder_with(client).connect().is_err());
+}
