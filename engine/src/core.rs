@@ -13,6 +13,7 @@ use std::sync::Arc;
 use self::aliases::{Aliases, Table};
 use self::follow::latest_use;
 use self::health::Condition;
+use self::sealing::row_head;
 use crate::cache::{Cache, Entry, EntryRef, Phase};
 use crate::clock::EngineClock;
 use crate::config::{Config, Release};
@@ -374,7 +375,10 @@ impl Core {
     pub(crate) fn write_now(&self, entry: &EntryRef) -> Result<bool> {
         let Some(journal) = &self.journal else { return Ok(false) };
         let now = self.clock.now_ms();
-        let put = |record: &Record| journal.put_now(now, entry.id(), &self.row(entry.id(), record)?);
+        let put = |record: &Record| {
+            let id = entry.id();
+            journal.put_now(now, id, &row_head(record), |out| self.seal_into(id, record, out))
+        };
         entry.write_now(put).map_err(|error| {
             self.commit_failed(&error);
             error.into()

@@ -5,10 +5,20 @@ use super::{Core, stored_idle_end};
 use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
 use crate::record::{OpenError, Record};
 use crate::store::Row;
+use crate::store::row::Head;
 use crate::token::SessionId;
 
 /// Rows looked at when the engine starts, to find out whether it has the right keys.
 const SAMPLE: usize = 16;
+
+/// What the row of `record` has besides the sealed record.
+pub(super) fn row_head(record: &Record) -> Head<'_> {
+    Head {
+        version: record.version(),
+        expires_at: record.deadline().min(stored_idle_end(record)),
+        owner: record.owner(),
+    }
+}
 
 impl Core {
     /// The row that stores `record` under `id`.
@@ -16,12 +26,8 @@ impl Core {
     /// # Errors
     /// [`StoreErrorKind::Unavailable`] if the operating system gives no random bytes.
     pub(crate) fn row(&self, id: &SessionId, record: &Record) -> Result<Row, StoreError> {
-        Ok(Row {
-            version: record.version(),
-            expires_at: record.deadline().min(stored_idle_end(record)),
-            owner: record.owner().map(Into::into),
-            bytes: self.seal(id, record)?,
-        })
+        let Head { version, expires_at, owner } = row_head(record);
+        Ok(Row { version, expires_at, owner: owner.map(Into::into), bytes: self.seal(id, record)? })
     }
 
     /// `record` in its envelope.
@@ -31,6 +37,21 @@ impl Core {
             StoreError::new(StoreErrorKind::Unavailable, self.store_name(), "a record could not be sealed")
                 .with_source(error)
         })
+    }
+
+    /// As [`seal`](Self::seal), behind what `out` holds.
+    pub(crate) fn seal_into(
+        &self,
+        id: &SessionId,
+        record: &Record,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        if self.config.keyring.is_none() {
+            record.seal_into(id, out);
+        } else {
+            out.extend_from_slice(&self.seal(id, record)?);
+        }
+        Ok(())
     }
 
     /// The record in `row`. A damaged one is quarantined, and an [`ErrorKind::Corrupt`]; one that needs a key that the

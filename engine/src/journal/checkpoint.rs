@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::index::{Generation, State};
-use super::log::Log;
+use super::log::{Full, Log};
 use super::{NAME, Sizes, read};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::store::{Change, DynStore, guarded};
@@ -91,9 +91,14 @@ impl Checkpoints {
         }
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    /// The size of a generation at which writers wait.
+    pub(super) fn full(&self) -> Full {
+        Full { bytes: 2 * self.sizes.bytes, items: 2 * self.sizes.items }
+    }
+
+    fn is_full(&self) -> bool {
         let (bytes, items) = self.log.size();
-        bytes >= 2 * self.sizes.bytes || items >= 2 * self.sizes.items
+        self.full().is_reached(bytes, items)
     }
 
     /// Waits until the journal has room: the store is slower than those who write.

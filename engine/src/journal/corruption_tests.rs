@@ -31,7 +31,7 @@ fn journal(rng: &mut Rng) -> (Image, State) {
     }
     // Two marks behind everything, the second of which says that all but the last row had been synced.
     for n in [0, UNMARKED] {
-        assert!(store.put_now(1, &id(n), &row(n, oracle.version + 1)).unwrap());
+        assert!(store.put_row_now(1, &id(n), &row(n, oracle.version + 1)).unwrap());
         oracle.version += 1;
         store.write(1, &[]).unwrap();
     }

@@ -243,7 +243,7 @@ fn work(
                 let mut state = *oracle.newest();
                 state[n] = oracle.version;
                 oracle.begin(machine, state);
-                if store.put_now(1, &id(n), &row(n, oracle.version)).unwrap() {
+                if store.put_row_now(1, &id(n), &row(n, oracle.version)).unwrap() {
                     oracle.acknowledge(machine, false);
                 } else {
                     oracle.states.pop();

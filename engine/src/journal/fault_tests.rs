@@ -52,7 +52,7 @@ fn run(faults: &[Fault], heals: bool, seed: u64) -> bool {
                 oracle.version += 1;
                 let mut state = *oracle.newest();
                 state[n] = oracle.version;
-                match store.put_now(1, &id(n), &row(n, oracle.version)) {
+                match store.put_row_now(1, &id(n), &row(n, oracle.version)) {
                     Ok(true) => (Ok(()), state),
                     other => (other.map(drop), *oracle.newest()),
                 }
@@ -336,13 +336,13 @@ fn a_fork_writes_nothing_and_lets_go_of_nothing() {
     store.run_in_background().unwrap();
     store.checkpoint().unwrap();
     // A put asks once a millisecond who it is: this one has asked in the millisecond before.
-    assert!(store.put_now(1, &id(0), &row(0, 900)).unwrap());
+    assert!(store.put_row_now(1, &id(0), &row(0, 900)).unwrap());
     store.write(1, &[]).unwrap();
     let before = machine.ops();
     store.log.process.pretend_to_fork();
     let put = Change::Put { id: id(1), row: row(1, 901) };
     for error in [
-        store.put_now(2, &id(1), &row(1, 901)).unwrap_err(),
+        store.put_row_now(2, &id(1), &row(1, 901)).unwrap_err(),
         store.write(2, std::slice::from_ref(&put)).unwrap_err(),
         store.checkpoint().unwrap_err(),
         store.try_writing(1).unwrap_err(),

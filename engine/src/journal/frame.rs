@@ -165,17 +165,30 @@ pub(super) fn push(
     let start = buffer.len();
     buffer.extend_from_slice(&[0; FRAME_HEADER]);
     payload(buffer);
+    finish(buffer, start, kind);
+    let Some(frame) = buffer.get_mut(start..) else { return };
+    seal(frame, seed, at + start as u64);
+}
+
+/// Completes the frame of `kind` that begins at `start` with its header's place and has its payload. All but the
+/// checksum, which [`seal`] writes.
+pub(super) fn finish(buffer: &mut Vec<u8>, start: usize, kind: Kind) {
     let content = buffer.len() - start - FRAME_HEADER;
     let pad = content.next_multiple_of(8) - content;
-    buffer.resize(buffer.len() + pad, 0);
+    buffer.extend_from_slice(&[0; 8][..pad]);
     let Some(frame) = buffer.get_mut(start..) else { return };
     // The row's size has been checked against `MAX_ROW`.
     let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
     frame[8..12].copy_from_slice(&len.to_le_bytes());
     frame[12] = kind as u8;
     frame[13] = pad as u8;
-    let check = seed.check(at + start as u64, &frame[8..]);
-    frame[..8].copy_from_slice(&check.to_le_bytes());
+}
+
+/// Writes the checksum of a frame that is to be at the offset `at`.
+pub(super) fn seal(frame: &mut [u8], seed: Seed, at: u64) {
+    if let Some((check, covered)) = frame.split_first_chunk_mut::<8>() {
+        *check = seed.check(at, covered).to_le_bytes();
+    }
 }
 
 pub(super) fn push_mark(buffer: &mut Vec<u8>, seed: Seed, at: u64, mark: &Mark) {

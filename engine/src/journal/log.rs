@@ -11,18 +11,20 @@
 //!   it again may answer that all is well (the pages are marked clean).
 
 mod changes;
+mod put;
 
 use std::io;
 use std::sync::Arc;
 
 use self::changes::size;
+pub(super) use self::put::{Full, Put};
 use super::disk::{Disk, Segment};
 use super::frame::{self, BATCH_FRAME, Header, Mark, SEGMENT_HEADER, Seed};
 use super::index::{Generation, State};
 use super::{NAME, failed};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::place::Process;
-use crate::store::{Change, Row};
+use crate::store::Change;
 use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 use crate::token::SessionId;
 
@@ -104,6 +106,17 @@ impl Active {
 
     fn end(&self) -> u64 {
         self.base + self.at
+    }
+
+    /// Writes `frames`, which the index is told of by the caller.
+    fn write(&mut self, frames: &[u8]) -> Result<(), StoreError> {
+        if let Err(e) = self.file.write_at(self.at, frames) {
+            self.ragged = true;
+            return Err(self.fails("writing failed", e));
+        }
+        self.at += frames.len() as u64;
+        self.current.add_bytes(frames.len() as u64);
+        Ok(())
     }
 
     /// The error that `e` is. Whatever is not mere lack of space ends all writing.
@@ -267,23 +280,6 @@ impl Log {
         self.write(active).map(|()| true)
     }
 
-    /// As [`append`](Self::append) of the one change that sets the row of `id`.
-    pub(super) fn append_put(&self, id: &SessionId, row: &Row) -> Result<(), StoreError> {
-        let mut guard = self.active.lock();
-        let now = self.now();
-        // Which process this is, is asked once a millisecond at most: it is a system call, which costs up to half as much
-        // as the write. A fork takes about as long as that.
-        if guard.asked_at != now || !guard.goes_on(self.segment_bytes) {
-            self.ready(&mut guard)?;
-            guard.asked_at = now;
-        }
-        let active = &mut *guard;
-        active.buffer.clear();
-        active.told.clear();
-        active.push_put(id, row);
-        self.write(active)
-    }
-
     /// Sees that a frame may be appended, in a segment with room.
     fn ready(&self, active: &mut Active) -> Result<(), StoreError> {
         if let Some(error) = &active.broken {
@@ -308,17 +304,15 @@ impl Log {
 
     /// Writes the buffer and tells the index.
     fn write(&self, active: &mut Active) -> Result<(), StoreError> {
-        if let Err(e) = active.file.write_at(active.at, &active.buffer) {
-            active.ragged = true;
-            return Err(active.fails("writing failed", e));
+        let mut buffer = std::mem::take(&mut active.buffer);
+        let written = active.write(&buffer);
+        if buffer.capacity() <= KEPT_BUFFER {
+            buffer.clear();
+            active.buffer = buffer;
         }
-        active.at += active.buffer.len() as u64;
-        active.current.add_bytes(active.buffer.len() as u64);
+        written?;
         for (id, owner, state) in &active.told {
             active.current.set(id, *owner, *state);
-        }
-        if active.buffer.capacity() > KEPT_BUFFER {
-            active.buffer = Vec::new();
         }
         Ok(())
     }

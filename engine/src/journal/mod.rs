@@ -42,7 +42,7 @@ pub(crate) use self::disk::Disk;
 #[cfg(all(test, feature = "shuttle"))]
 pub(crate) use self::disk::Segment;
 use self::index::{Generation, Place};
-use self::log::{Log, SEGMENT_BYTES, Start};
+use self::log::{Log, Put, SEGMENT_BYTES, Start};
 pub use self::recover::Recovery;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::store::{Change, DynStore, Row, Store, row};
@@ -208,13 +208,29 @@ impl Journaled {
 
     /// Sets the row of `id`: it survives a crash of the process when this returns, and a loss of power after the next
     /// [`write`](Self::write). `Ok(false)` if the journal is full, and nothing was done.
-    pub(crate) fn put_now(&self, now: u64, id: &SessionId, row: &Row) -> Result<bool, StoreError> {
-        if self.checkpoints.is_full() {
-            return Ok(false);
-        }
+    ///
+    /// The row is `head` and what `record` appends. That is encoded once, in the buffer that is written, and before any
+    /// lock of the journal is taken.
+    pub(crate) fn put_now(
+        &self,
+        now: u64,
+        id: &SessionId,
+        head: &row::Head<'_>,
+        record: impl FnOnce(&mut Vec<u8>) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
         self.log.note_time(now);
-        self.log.append_put(id, row)?;
-        Ok(true)
+        Put::encode(id, head, record)?.append_to(&self.log, &self.checkpoints.full())
+    }
+
+    /// As [`put_now`](Self::put_now) of a row.
+    #[cfg(test)]
+    fn put_row_now(&self, now: u64, id: &SessionId, row: &Row) -> Result<bool, StoreError> {
+        let head =
+            row::Head { version: row.version, expires_at: row.expires_at, owner: row.owner.as_deref() };
+        self.put_now(now, id, &head, |out| {
+            out.extend_from_slice(&row.bytes);
+            Ok(())
+        })
     }
 
     /// Writes what changes nothing and syncs it, to find out whether that works.

@@ -81,7 +81,7 @@ fn what_was_written_survives_a_crash_and_reaches_the_store() {
     let inner = MemoryStore::new();
     let store = open(&path, &inner, LARGE);
     store.write(1, &[put(1, 1), put(2, 1), put(3, 1)]).unwrap();
-    assert!(store.put_now(2, &id(1), &row(2)).unwrap());
+    assert!(store.put_row_now(2, &id(1), &row(2)).unwrap());
     store.write(3, &[Change::Delete { id: id(2) }]).unwrap();
     store.write(4, &[Change::Rekey { from: id(3), expected: None, to: id(4), row: row(7) }]).unwrap();
     crash(store);
@@ -141,7 +141,7 @@ fn a_checked_commit_does_not_overwrite_what_came_after_its_check() {
         let again = [Change::Update { id: id(1), expected: 1, row: row(1) }];
         let checked = block_on(store.outcomes(&again)).unwrap();
         assert_eq!(checked.outcomes, [Outcome::Done]);
-        assert!(store.put_now(2, &id(1), &row(2)).unwrap());
+        assert!(store.put_row_now(2, &id(1), &row(2)).unwrap());
         if freeze {
             store.log.freeze().unwrap();
         }
@@ -158,7 +158,7 @@ fn a_full_journal_takes_nothing_more_and_syncs_what_it_has() {
     inner.handle().fail_next(FaultOp::Commit, u64::MAX, StoreErrorKind::Unavailable);
     let disk = Box::new(Directory::open(&dir.path().join("j")).unwrap());
     let store = Journaled::on_disk(disk, Arc::new(inner), SMALL).unwrap();
-    let taken = (0..=u8::MAX).take_while(|n| store.put_now(1, &id(*n), &row(1)).unwrap()).count();
+    let taken = (0..=u8::MAX).take_while(|n| store.put_row_now(1, &id(*n), &row(1)).unwrap()).count();
     assert_eq!(taken, 2 * SMALL.items);
     store.write(2, &[]).expect("what was answered is made durable, whatever the store behind does");
     let error = store.write(3, &[put(99, 1)]).unwrap_err();

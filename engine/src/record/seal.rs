@@ -76,6 +76,9 @@ impl std::error::Error for OpenError {}
 /// Up to this many bytes are brought together before they are hashed, which is quicker than hashing part by part.
 const SHORT: usize = 768;
 
+/// Bytes of an id that find no place in an envelope's tag.
+const LENT: usize = 32 - (HEADER_LEN - TAG_AT);
+
 /// The tag over the id, the header before the tag, and the body.
 pub(super) fn tag(id: &SessionId, header: &[u8], body: &[u8]) -> u64 {
     let mut together = [0; SHORT];
@@ -135,6 +138,32 @@ impl Record {
         sealed
     }
 
+    /// As [`seal`](Self::seal), behind what `out` holds.
+    ///
+    /// # Complexity
+    /// One copy, one hash; no allocation if `out` has room.
+    pub(crate) fn seal_into(&self, id: &SessionId, out: &mut Vec<u8>) {
+        let start = out.len();
+        // The tag is over id, header and body. They stand one behind the other in `out` while it is made: the id in the
+        // place of the bytes before the envelope and of the tag.
+        let Some(lent) = out.last_chunk::<LENT>().copied() else {
+            out.extend_from_slice(&self.seal(id));
+            return;
+        };
+        let (body, common) = (self.body(), common(KIND_XXH3));
+        out.reserve(HEADER_LEN + body.len());
+        out.truncate(start - LENT);
+        out.extend_from_slice(id.as_bytes());
+        out.extend_from_slice(&common);
+        out.extend_from_slice(body);
+        if let Some(covered) = out.get_mut(start - LENT..) {
+            let tag = xxh3_64(covered);
+            covered[..LENT].copy_from_slice(&lent);
+            covered[LENT..LENT + TAG_AT].copy_from_slice(&common);
+            covered[LENT + TAG_AT..LENT + HEADER_LEN].copy_from_slice(&tag.to_le_bytes());
+        }
+    }
+
     /// Opens what [`seal`](Self::seal) made for `id`: tag first, then the archive's structure, then everything
     /// that reading relies on.
     ///
@@ -163,6 +192,8 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Limits;
+    use crate::value::{Encoded, Value};
 
     #[test]
     fn short_and_long_records_are_hashed_alike() {
@@ -171,6 +202,23 @@ mod tests {
         for len in (0..body.len()).step_by(8) {
             let all = [id.as_bytes(), &common(KIND_XXH3)[..], &body[..len]].concat();
             assert_eq!(tag(&id, &common(KIND_XXH3), &body[..len]), xxh3_64(&all), "{len}");
+        }
+    }
+
+    #[test]
+    fn sealed_in_place_is_sealed_alike() {
+        let id = SessionId::from_bytes([7; 32]);
+        for value in [0, 1, 7, 300, 2 * SHORT] {
+            let (meta, text) = (
+                crate::record::tests::meta(),
+                Encoded::of(&Value::from("x".repeat(value).as_str())).unwrap(),
+            );
+            let record = Record::empty(&meta).put(&meta, "key", &text, &Limits::default()).unwrap();
+            for before in 0..2 * LENT {
+                let mut out = vec![9; before];
+                record.seal_into(&id, &mut out);
+                assert_eq!(out, [&vec![9; before][..], &record.seal(&id)].concat(), "{value} {before}");
+            }
         }
     }
 }

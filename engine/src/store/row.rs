@@ -2,6 +2,8 @@
 //! checksum, and never trusts a byte before the checksum has matched: neither redb nor sled verifies all that it
 //! reads, and a flipped bit must not become a wrong version, expiry time, owner or record.
 
+use std::convert::Infallible;
+
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::Row;
@@ -57,21 +59,46 @@ pub(crate) fn encoded_len(row: &Row) -> usize {
     HEADER + row.owner.as_deref().map_or(0, |owner| owner.len().min(255)) + row.bytes.len()
 }
 
+/// A row without its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head<'a> {
+    pub(crate) version: u64,
+    pub(crate) expires_at: u64,
+    pub(crate) owner: Option<&'a str>,
+}
+
 /// As [`encode`], behind what `out` holds.
 pub(crate) fn append(id: &[u8; 32], row: &Row, out: &mut Vec<u8>) {
+    let head = Head { version: row.version, expires_at: row.expires_at, owner: row.owner.as_deref() };
+    out.reserve(encoded_len(row));
+    let Ok(()) = append_with(id, &head, out, |out| {
+        out.extend_from_slice(&row.bytes);
+        Ok::<_, Infallible>(())
+    });
+}
+
+/// As [`append`] of a row whose record is what `record` appends. After an error of `record` the end of `out` is no row.
+pub(crate) fn append_with<E>(
+    id: &[u8; 32],
+    head: &Head<'_>,
+    out: &mut Vec<u8>,
+    record: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
     let start = out.len();
-    let owner = row.owner.as_deref();
-    let name = owner.map_or(&[][..], str::as_bytes);
+    let name = head.owner.map_or(&[][..], str::as_bytes);
     let owner_len = u8::try_from(name.len()).unwrap_or(u8::MAX);
-    out.reserve(HEADER + name.len() + row.bytes.len());
-    out.extend_from_slice(&[0; CHECK]);
-    out.extend_from_slice(&[LAYOUT_BYTE, u8::from(owner.is_some()) * HAS_OWNER, owner_len, 0, 0, 0, 0, 0]);
-    out.extend_from_slice(&row.version.to_le_bytes());
-    out.extend_from_slice(&row.expires_at.to_le_bytes());
+    let flags = u8::from(head.owner.is_some()) * HAS_OWNER;
+    let mut header = [0; HEADER];
+    header[CHECK..CHECK + 3].copy_from_slice(&[LAYOUT_BYTE, flags, owner_len]);
+    header[CHECK + 8..CHECK + 16].copy_from_slice(&head.version.to_le_bytes());
+    header[CHECK + 16..].copy_from_slice(&head.expires_at.to_le_bytes());
+    out.extend_from_slice(&header);
     out.extend_from_slice(name.get(..usize::from(owner_len)).unwrap_or(name));
-    out.extend_from_slice(&row.bytes);
-    let check = checksum(id, &out[start + CHECK..]);
-    out[start..start + CHECK].copy_from_slice(&check.to_le_bytes());
+    record(out)?;
+    if let Some((check, rest)) = out.get_mut(start..).and_then(|row| row.split_first_chunk_mut::<CHECK>()) {
+        *check = checksum(id, rest).to_le_bytes();
+    }
+    Ok(())
 }
 
 /// Reads the row of `id` from `raw`.

@@ -36,7 +36,7 @@ impl Active {
         }
     }
 
-    pub(super) fn push_put(&mut self, id: &SessionId, row: &Row) {
+    fn push_put(&mut self, id: &SessionId, row: &Row) {
         let start = self.buffer.len();
         frame::push(&mut self.buffer, self.seed, self.at, Kind::Put, |b| {
             b.extend_from_slice(id.as_bytes());
