@@ -6,5 +6,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite"))]
-#[expect(dead_code, reason = "no store needs it yet")]
+#[cfg_attr(
+    not(all(feature = "redis", feature = "postgres")),
+    allow(dead_code, reason = "not every store needs all of it")
+)]
 mod driver;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod sql;
+
+#[cfg(feature = "postgres")]
+pub mod postgres;
