@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite"))]
+#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 #[cfg_attr(
     not(all(feature = "redis", feature = "postgres")),
     allow(dead_code, reason = "not every store needs all of it")
@@ -16,3 +16,5 @@ mod sql;
 
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

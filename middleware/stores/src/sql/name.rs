@@ -48,7 +48,6 @@ impl Name {
     }
 
     /// The name with `suffix`, without a schema: indexes live where their table is.
-    #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn bare(&self, quote: char, suffix: &str) -> String {
         format!("{quote}{}{suffix}{quote}", self.table)
     }
