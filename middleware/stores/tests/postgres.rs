@@ -1,6 +1,7 @@
 //! The PostgreSQL store against a real server: the conformance suite, servers that end, callers that go away, writers
 //! that are in each other's way, and who may see what. Without PostgreSQL it says so.
 #![cfg(feature = "postgres")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod support;
 

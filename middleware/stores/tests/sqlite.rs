@@ -1,6 +1,7 @@
 //! The SQLite store: the conformance suite, several stores on one file, files that are not ours or somebody else's, and
 //! callers that go away.
 #![cfg(feature = "sqlite")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod support;
 
