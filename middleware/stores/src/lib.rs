@@ -6,12 +6,10 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
-#[cfg_attr(
-    not(all(feature = "redis", feature = "postgres")),
-    allow(dead_code, reason = "not every store needs all of it")
-)]
+#[allow(dead_code, reason = "not every store needs all of it")]
 mod driver;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[allow(dead_code, reason = "not every store needs all of it")]
 mod sql;
 
 #[cfg(feature = "postgres")]
