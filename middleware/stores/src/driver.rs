@@ -53,6 +53,11 @@ impl Driver {
         self.runtime.0.as_ref().map(Runtime::handle)
     }
 
+    /// How long a call may take.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// Runs `call` to its end, or to the deadline.
     ///
     /// # Errors
@@ -65,9 +70,18 @@ impl Driver {
         &self,
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.run_within(self.deadline, call).await
+    }
+
+    /// As [`run`](Self::run), for a call that waits by itself, with a deadline of its own.
+    pub(crate) async fn run_within<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let fail = |what: String| StoreError::new(StoreErrorKind::Unavailable, self.store, what);
         let Some(handle) = self.handle() else { return Err(fail("its thread has ended".into())) };
-        let (store, deadline) = (self.store, self.deadline);
+        let store = self.store;
         let task = handle.spawn(async move {
             tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
                 Err(StoreError::new(

@@ -10,10 +10,22 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite"))]
-#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "no other store needs all of it yet"))]
+#[cfg(any(feature = "redis", feature = "postgres"))]
+#[allow(dead_code, reason = "not every store needs all of it")]
 mod driver;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[allow(dead_code, reason = "not every store needs all of it")]
+mod sql;
 
+
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub mod postgres;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub mod sqlite;
+
+

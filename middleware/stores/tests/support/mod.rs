@@ -1,0 +1,72 @@
+//! What the tests of the stores have in common. Each test binary uses a part of it.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+
+#[cfg(feature = "postgres")]
+pub mod postgres;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use sessile_engine::SessionId;
+use sessile_engine::store::{Change, Row};
+
+/// Says what is not tested, past the capture of tests that pass: the runner counts these lines.
+pub fn skipped(what: &str) {
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED: {what}");
+}
+
+/// The first of these files that exists.
+pub fn first_of(paths: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+    paths.into_iter().find(|path| path.is_file())
+}
+
+/// A program in the search path or where servers are.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    first_of(dirs.map(|dir| dir.join(name)))
+}
+
+/// A port of the loopback interface that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("the loopback interface");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Whether we are root, which servers refuse to be.
+pub fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+}
+
+/// A user without rights whom every system has.
+pub const NOBODY: u32 = 65534;
+
+/// Gives a directory to [`NOBODY`], if we are root.
+pub fn give_away(dir: &Path) {
+    if is_root() {
+        std::os::unix::fs::chown(dir, Some(NOBODY), Some(NOBODY)).expect("root may do so");
+    }
+}
+
+pub fn id(n: u32) -> SessionId {
+    let mut bytes = [0x33; 32];
+    bytes[..4].copy_from_slice(&n.wrapping_mul(0x9E37_79B1).to_le_bytes());
+    bytes[28..].copy_from_slice(&n.to_le_bytes());
+    SessionId::from_bytes(bytes)
+}
+
+pub fn row(version: u64) -> Row {
+    Row { version, expires_at: 4_000_000_000_000, owner: None, bytes: version.to_le_bytes().repeat(10) }
+}
+
+pub fn owned(version: u64, owner: &str) -> Row {
+    Row { owner: Some(owner.into()), ..row(version) }
+}
+
+pub fn insert(n: u32, row: Row) -> Change {
+    Change::Insert { id: id(n), row }
+}
+
+pub fn update(n: u32, expected: u64, row: Row) -> Change {
+    Change::Update { id: id(n), expected, row }
+}

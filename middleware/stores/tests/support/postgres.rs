@@ -1,0 +1,124 @@
+//! A PostgreSQL server of the test's own: in a temporary directory, on a free port of the loopback interface, ended with
+//! the test. It never touches a server that runs already.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::{NOBODY, first_of, free_port, give_away, is_root, program};
+
+pub const PASSWORD: &str = "s3cret-of-the-test";
+
+pub struct Server {
+    bin: PathBuf,
+    dir: tempfile::TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+fn bin() -> Option<PathBuf> {
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = debian.map(|e| e.path().join("bin/initdb")).collect();
+    found.sort();
+    let initdb = first_of(found.into_iter().rev()).or_else(|| program("initdb"))?;
+    let dir = initdb.parent()?.to_path_buf();
+    dir.join("postgres").is_file().then_some(dir)
+}
+
+fn quietly(command: &mut Command, dir: &Path) {
+    command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null());
+    if is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+}
+
+impl Server {
+    /// `None`, and a line that says so, without PostgreSQL.
+    pub fn start() -> Option<Self> {
+        let Some(bin) = bin() else {
+            super::skipped("PostgreSQL is not installed");
+            return None;
+        };
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        give_away(dir.path());
+        std::fs::write(dir.path().join("password"), PASSWORD).expect("a file");
+        let mut initdb = Command::new(bin.join("initdb"));
+        quietly(&mut initdb, dir.path());
+        let status = initdb
+            .args(["-D", "data", "-U", "tester", "--pwfile=password", "-A", "scram-sha-256"])
+            .args(["-E", "UTF8", "--no-locale", "--no-sync"])
+            .status();
+        assert!(status.is_ok_and(|s| s.success()), "initdb failed");
+        let mut server = Self { bin, dir, port: free_port(), child: None };
+        server.resume();
+        Some(server)
+    }
+
+    /// Starts it, on the port that it had.
+    pub fn resume(&mut self) {
+        let mut postgres = Command::new(self.bin.join("postgres"));
+        quietly(&mut postgres, self.dir.path());
+        let log = std::fs::File::create(self.dir.path().join("log")).expect("a file");
+        let child = postgres
+            .args(["-D", "data", "-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(["-c", "unix_socket_directories=", "-c", "deadlock_timeout=100ms"])
+            .args(["-c", "shared_buffers=32MB", "-c", "max_connections=60", "-c", "fsync=off"])
+            .stderr(log)
+            .spawn();
+        self.child = Some(child.expect("the server starts"));
+        for _ in 0..600 {
+            if std::fs::read_to_string(self.dir.path().join("data/postmaster.pid"))
+                .is_ok_and(|text| text.lines().nth(7).is_some_and(|status| status.trim() == "ready"))
+            {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("the server is not ready: {:?}", std::fs::read_to_string(self.dir.path().join("log")));
+    }
+
+    /// Ends it as a crash does.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // At once, without a word to its clients.
+            let mut stop = Command::new(self.bin.join("pg_ctl"));
+            quietly(&mut stop, self.dir.path());
+            let _ = stop.args(["stop", "-D", "data", "-m", "immediate", "-w", "-s"]).status();
+            let _ = child.wait();
+        }
+    }
+
+    /// Runs statements as an operator would; each from its own connection.
+    pub fn sql(&self, database: &str, text: &str) -> Vec<String> {
+        let url = self.url(database);
+        let text = text.to_owned();
+        std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let (client, connection) =
+                    tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("a connection");
+                tokio::spawn(connection);
+                let messages = client.simple_query(&text).await.expect("the statements run");
+                let rows = messages.iter().filter_map(|message| match message {
+                    tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("").to_owned()),
+                    _ => None,
+                });
+                rows.collect()
+            })
+        })
+        .join()
+        .expect("no panic")
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://tester:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
