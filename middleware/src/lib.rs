@@ -125,6 +125,11 @@ pub use crate::service::SessionService;
 pub use crate::transport::header::HeaderTransport;
 pub use crate::transport::{InBody, Presented, RequestHead, Transport};
 
+/// Remote stores, for sessions that several machines share.
+#[cfg(any(feature = "redis", feature = "postgres", feature = "sqlite"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "redis", feature = "postgres", feature = "sqlite"))))]
+pub use sessile_stores as stores;
+
 /// The engine by itself, with everything that is not re-exported here. Its `Session` is what
 /// [`Session`] dereferences to.
 pub use sessile_engine as engine;

@@ -24,6 +24,8 @@ pub enum Store {
     Redb(PathBuf),
     /// In a sled directory.
     Sled(PathBuf),
+    /// On a server, by its URL.
+    Remote(String),
 }
 
 impl Store {
@@ -34,6 +36,7 @@ impl Store {
             Self::Memory => "memory".to_owned(),
             Self::Redb(path) => format!("redb:{}", path.display()),
             Self::Sled(path) => format!("sled:{}", path.display()),
+            Self::Remote(url) => url.clone(),
         }
     }
 }

@@ -7,7 +7,8 @@ use super::*;
 fn pair() -> (MemoryStore, Engine, Engine) {
     let store = MemoryStore::shared();
     let open = || {
-        let builder = Engine::builder().manual().max_staleness(Duration::ZERO).durability(Durability::eventual());
+        let builder =
+            Engine::builder().manual().max_staleness(Duration::ZERO).durability(Durability::eventual());
         builder.open(store.clone()).expect("opens")
     };
     let (a, b) = (open(), open());
@@ -60,7 +61,8 @@ fn shuttle_shared_stored_counters_are_exact() {
                 let (engine, token) = (engine.clone(), token.clone());
                 spawn(move || {
                     let session = open(&engine, &token);
-                    block_on(session.update_stored("n", |n: Option<u32>| n.unwrap_or(0) + 1)).expect("counts");
+                    block_on(session.update_stored("n", |n: Option<u32>| n.unwrap_or(0) + 1))
+                        .expect("counts");
                 })
             })
             .into();

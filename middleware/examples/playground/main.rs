@@ -115,7 +115,7 @@ async fn run(options: Options) -> Result<(), String> {
     let address = listener.local_addr().map_err(|e| format!("cannot listen on {listen}: {e}"))?;
 
     let store = &options.store;
-    let engine = open(&options).map_err(|e| format!("cannot open {store}: {e}"))?;
+    let engine = open(&options).await.map_err(|e| format!("cannot open {store}: {e}"))?;
     // Not before: a start that fails says one line and no more.
     log_to_stderr(options.log);
     let layer = session_layer(&engine, &options)?;
@@ -133,7 +133,11 @@ async fn run(options: Options) -> Result<(), String> {
     engine.close().await.map_err(|e| format!("cannot write the last sessions to {store}: {e}"))
 }
 
-fn open(options: &Options) -> sessile::Result<Engine> {
+#[cfg_attr(
+    not(any(feature = "redis", feature = "postgres", feature = "sqlite")),
+    expect(clippy::unused_async, reason = "only servers have to be waited for")
+)]
+async fn open(options: &Options) -> sessile::Result<Engine> {
     let mut builder = Engine::builder()
         .lifetime(options.lifetime)
         .idle_timeout(options.idle)
@@ -160,6 +164,8 @@ fn open(options: &Options) -> sessile::Result<Engine> {
         StoreOption::Redb(path) => builder.open_redb(path),
         #[cfg(feature = "sled")]
         StoreOption::Sled(path) => builder.open_sled(path),
+        #[cfg(any(feature = "redis", feature = "postgres", feature = "sqlite"))]
+        StoreOption::Remote(url) => sessile::stores::open(builder, url).await,
     }
 }
 

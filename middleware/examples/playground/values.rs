@@ -71,7 +71,7 @@ pub(crate) async fn read(session: Session, Query(Key { key }): Query<Key>) -> Re
 }
 
 pub(crate) async fn pop(session: Session, Query(Key { key }): Query<Key>) -> Result<String> {
-    Ok(text(session.pop(&key)?))
+    Ok(text(session.pop_stored(&key).await?))
 }
 
 pub(crate) async fn remove(session: Session, Query(Key { key }): Query<Key>) -> Result<String> {
@@ -92,7 +92,8 @@ pub(crate) async fn clear(session: Session) -> Result<&'static str> {
 }
 
 pub(crate) async fn count(session: Session) -> Result<String> {
-    let count: i64 = session.update("count", |n: Option<i64>| n.unwrap_or(0).saturating_add(1))?;
+    let count: i64 =
+        session.update_stored("count", |n: Option<i64>| n.unwrap_or(0).saturating_add(1)).await?;
     Ok(count.to_string())
 }
 

@@ -16,7 +16,7 @@ mod driver;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod sql;
-
+mod url;
 
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
@@ -28,4 +28,4 @@ pub mod redis;
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub mod sqlite;
 
-
+pub use self::url::open;

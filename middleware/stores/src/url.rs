@@ -1,0 +1,79 @@
+//! Opening an engine over whatever a URL names: the one line that an app changes. It knows schemes and default settings;
+//! each store's own builder has the rest.
+
+use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind};
+
+/// Opens an engine over the store at `url`:
+///
+/// | URL | feature | store |
+/// |---|---|---|
+/// | `redis://`, `rediss://`, `redis+unix://`, `valkey://` | `redis` | [`RedisStore`](crate::redis::RedisStore) |
+/// | `postgres://`, `postgresql://` | `postgres` | [`PostgresStore`](crate::postgres::PostgresStore) |
+/// | `sqlite:PATH` | `sqlite` | [`SqliteStore`](crate::sqlite::SqliteStore) |
+///
+/// Tables are created if they are missing. To choose their names, a prefix, deadlines or an existing pool, open the store
+/// with its own builder and give it to [`Builder::open`].
+///
+/// # Errors
+/// [`StoreErrorKind::Config`] for a URL that no store of this build understands; else what opening the store, or the
+/// engine, says. No error shows a password.
+///
+/// # Cancel safety
+/// Dropping the future leaves at most empty tables behind.
+///
+/// # Examples
+/// ```no_run
+/// # async fn open() -> sessile_engine::Result<()> {
+/// use sessile_engine::Engine;
+///
+/// let engine = sessile_stores::open(Engine::builder(), "redis://10.0.0.5/").await?;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
+    match url.split_once(':').map_or("", |(scheme, _)| scheme) {
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "redis+unix" | "unix" | "valkey" | "valkeys" => {
+            let store = crate::redis::RedisStore::builder(url).connect_async().await?;
+            builder.open(store)
+        }
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => {
+            let store = crate::postgres::PostgresStore::builder(url);
+            store.migrate().await?;
+            builder.open(store.open().await?)
+        }
+        #[cfg(feature = "sqlite")]
+        "sqlite" => {
+            let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
+            let store = crate::sqlite::SqliteStore::builder(path);
+            store.migrate()?;
+            builder.open(store.open()?)
+        }
+        scheme => Err(no_store(scheme)),
+    }
+}
+
+fn no_store(scheme: &str) -> Error {
+    let known = ["redis", "postgres", "sqlite"];
+    let message = match known.iter().find(|known| scheme.starts_with(**known)) {
+        Some(known) => format!("this build has no {known} store: enable the feature `{known}`"),
+        // Not the URL: whatever it is, it may hold a password.
+        None => "the URL names no store: expected redis://, postgres:// or sqlite:PATH".to_owned(),
+    };
+    StoreError::new(StoreErrorKind::Config, "remote", message).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_of_no_store_is_refused_without_being_shown() {
+        for url in ["", "secret", "ftp://user:secret@host/", "redi:secret"] {
+            let error = pollster::block_on(open(Engine::builder(), url)).unwrap_err();
+            assert_eq!(error.store_error().unwrap().kind(), StoreErrorKind::Config);
+            assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+        }
+    }
+}
