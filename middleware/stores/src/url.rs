@@ -30,6 +30,10 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// # Ok(())
 /// # }
 /// ```
+#[cfg_attr(
+    not(any(feature = "redis", feature = "postgres", feature = "sqlite")),
+    expect(unused_variables, reason = "there is no store to open")
+)]
 pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
     match url.split_once(':').map_or("", |(scheme, _)| scheme) {
         #[cfg(feature = "redis")]

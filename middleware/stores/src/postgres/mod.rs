@@ -84,7 +84,6 @@ impl PostgresStore {
 
     /// Settings for a pool that the app has already. Its connections must not be shared in the middle of a transaction:
     /// a pooler between must keep a connection to one server for a transaction, and know prepared statements.
-    #[must_use]
     pub fn from_pool(pool: Pool) -> Builder {
         Builder::of_pool(pool)
     }

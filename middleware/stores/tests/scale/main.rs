@@ -12,6 +12,7 @@
 mod faults;
 mod nodes;
 #[path = "../support/redis.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
 mod redis_server;
 #[path = "../support/mod.rs"]
 mod sql_server;
