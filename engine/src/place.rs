@@ -5,6 +5,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use crate::error::{StoreError, StoreErrorKind};
 
@@ -38,6 +39,22 @@ impl FileId {
             Err(_) => None,
         }
     }
+}
+
+/// How often, and after which pauses, a lock is asked for again.
+const ASKS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Opens what may be locked. Whoever has it may be about to let go: a process that is ending, or one that was just begun
+/// here and holds all our files until it has become another program. So it is asked for a second before it is refused.
+pub(crate) fn patiently<T>(mut open: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    for _ in 1..ASKS {
+        match open() {
+            Err(error) if error.kind() == StoreErrorKind::Locked => std::thread::sleep(PAUSE),
+            opened => return opened,
+        }
+    }
+    open()
 }
 
 /// The process that opened something. A fork of it shares its locks, and must keep its hands off.
@@ -142,5 +159,28 @@ mod tests {
         process.check("test").unwrap();
         process.pretend_to_fork();
         assert_eq!(process.check("test").unwrap_err().kind(), StoreErrorKind::Locked);
+    }
+
+    #[test]
+    fn who_is_about_to_let_go_is_waited_for_and_nothing_else() {
+        let locked = || StoreError::new(StoreErrorKind::Locked, "test", "in use");
+        let mut asked = 0;
+        let opened = patiently(|| {
+            asked += 1;
+            if asked < 4 { Err(locked()) } else { Ok(asked) }
+        });
+        assert_eq!(opened.unwrap(), 4);
+        let mut asked = 0;
+        let refused = patiently(|| {
+            asked += 1;
+            Err::<(), _>(locked())
+        });
+        assert_eq!((refused.unwrap_err().kind(), asked), (StoreErrorKind::Locked, ASKS));
+        let mut asked = 0;
+        let failed = patiently(|| {
+            asked += 1;
+            Err::<(), _>(StoreError::new(StoreErrorKind::Foreign, "test", "not ours"))
+        });
+        assert_eq!((failed.unwrap_err().kind(), asked), (StoreErrorKind::Foreign, 1));
     }
 }

@@ -29,6 +29,11 @@ fn the_memory_store_conforms() {
     });
 }
 
+#[test]
+fn the_memory_store_conforms_when_it_is_shared() {
+    conforms(|| Subject::new(MemoryStore::shared()));
+}
+
 fn redb_subject(path: PathBuf) -> Subject {
     let store = RedbStore::open(&path).unwrap();
     Subject::new(store)

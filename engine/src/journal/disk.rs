@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{NAME, failed};
 use crate::error::{StoreError, StoreErrorKind};
-use crate::place::{FileId, Place, moved};
+use crate::place::{FileId, Place, moved, patiently};
 use crate::sync::Mutex;
 
 /// A place for numbered segments.
@@ -65,6 +65,10 @@ pub(crate) struct Directory {
 impl Directory {
     /// Opens the directory at `path`, or creates it, and locks it.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        patiently(|| Self::try_open(path))
+    }
+
+    fn try_open(path: &Path) -> Result<Self, StoreError> {
         let error = |what: &str, e: io::Error| failed(&format!("{what} {}", path.display()), e);
         match create_private(path) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(error("cannot create", e)),

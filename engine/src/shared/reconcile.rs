@@ -75,10 +75,12 @@ impl Core {
 
     /// Takes over what is stored. `false` if the writer is at work on the entry.
     pub(crate) fn take_over(&self, shared: &Shared, entry: &EntryRef, answer: &Answer<'_>) -> Result<bool> {
+        let before = entry.expires_at();
         match entry.rebase(self.follow(), &shared.near, answer)? {
             Rebased::Changed { grown, _old } => {
                 self.cache.resize(grown);
-                if let Some(at) = entry.expires_at() {
+                // The wheel must not look later than the session ends.
+                if let Some(at) = entry.expires_at().filter(|at| before.is_some_and(|before| *at < before)) {
                     self.arm(entry, at);
                 }
                 self.watches.wake(entry);

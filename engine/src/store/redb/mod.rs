@@ -32,7 +32,7 @@ use super::{
     Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, StoreErrorKind, row,
 };
 use crate::journal;
-use crate::place::Place;
+use crate::place::{Place, patiently};
 use crate::sync::{AtomicU8, Ordering, RwLock};
 use crate::token::SessionId;
 
@@ -88,7 +88,7 @@ impl RedbStore {
     /// Opens the file at `path`, or creates it.
     ///
     /// # Errors
-    /// [`Locked`](StoreErrorKind::Locked) if it is open already, here or in another process;
+    /// [`Locked`](StoreErrorKind::Locked) if it is open already, here or in another process, and still is a second later;
     /// [`Foreign`](StoreErrorKind::Foreign) and [`NewerFormat`](StoreErrorKind::NewerFormat) if it is not
     /// ours to read; [`Corrupt`](StoreErrorKind::Corrupt) if it is damaged; [`Config`](StoreErrorKind::Config)
     /// if its directory is missing, the path is a link, a directory or out of reach, or a journal beside it holds
@@ -110,6 +110,10 @@ impl RedbStore {
 
     /// As [`open_with_cache`](Self::open_with_cache), for who opens the journal too.
     pub(crate) fn open_behind_journal(path: &Path, bytes: usize) -> Result<Self, StoreError> {
+        patiently(|| Self::try_open(path, bytes))
+    }
+
+    fn try_open(path: &Path, bytes: usize) -> Result<Self, StoreError> {
         let (file, created) = open::file(path)?;
         let place = Place::new().with(path, &file).map_err(|e| {
             StoreError::new(StoreErrorKind::Io, NAME, format!("cannot look at {}", path.display()))

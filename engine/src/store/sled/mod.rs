@@ -37,7 +37,7 @@ use super::{
     Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, StoreErrorKind, row,
 };
 use crate::journal;
-use crate::place::Place;
+use crate::place::{Place, patiently};
 use crate::sync::{AtomicU8, Mutex, Ordering, RwLock};
 use crate::token::SessionId;
 
@@ -146,7 +146,7 @@ impl SledStore {
     /// Opens the directory at `path`, or creates it.
     ///
     /// # Errors
-    /// [`Locked`](StoreErrorKind::Locked) if it is open already, here or in another process;
+    /// [`Locked`](StoreErrorKind::Locked) if it is open already, here or in another process, and still is a second later;
     /// [`Foreign`](StoreErrorKind::Foreign) and [`NewerFormat`](StoreErrorKind::NewerFormat) if it is not
     /// ours to read; [`Corrupt`](StoreErrorKind::Corrupt) if it is damaged; [`Config`](StoreErrorKind::Config)
     /// if its parent is missing or the path is a link, a file or out of reach; [`Io`](StoreErrorKind::Io) and
@@ -171,7 +171,7 @@ impl SledStore {
 
     /// As [`open_with_cache`](Self::open_with_cache), for who opens the journal too.
     pub(crate) fn open_behind_journal(path: &Path, bytes: usize) -> Result<Self, StoreError> {
-        let opened = open::open(path, bytes)?;
+        let opened = patiently(|| open::open(path, bytes))?;
         let place = opened.place(path).map_err(|e| {
             StoreError::new(StoreErrorKind::Io, NAME, format!("cannot look at {}", path.display()))
                 .with_source(e)
