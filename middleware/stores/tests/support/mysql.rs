@@ -32,11 +32,13 @@ impl Server {
         let status = install
             .args(["--no-defaults", &data, "--auth-root-authentication-method=normal", "--skip-test-db"])
             .arg("--innodb-flush-log-at-trx-commit=0")
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(server.dir.path().join("install")).expect("a file"))
             .status();
-        assert!(status.is_ok_and(|s| s.success()), "mariadb-install-db failed");
+        let told = || std::fs::read_to_string(server.dir.path().join("install"));
+        assert!(status.is_ok_and(|s| s.success()), "mariadb-install-db failed: {:?}", told());
+        // A statement ends with its line.
         let init = format!(
-            "CREATE DATABASE sessions; CREATE USER tester@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'; \
+            "CREATE DATABASE sessions;\nCREATE USER tester@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n\
              GRANT ALL ON *.* TO tester@'127.0.0.1';\n"
         );
         std::fs::write(server.dir.path().join("init.sql"), init).expect("a file");
