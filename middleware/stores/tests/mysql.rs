@@ -15,6 +15,7 @@ use sessile_engine::store::conformance::{Subject, cases};
 use sessile_engine::store::{Change, Outcome, Store};
 use sessile_stores::mysql::MysqlStore;
 use support::mysql::{PASSWORD, Server};
+use support::relay::Relay;
 use support::{id, insert, owned, row, update};
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -293,6 +294,131 @@ fn a_deadline_ends_a_call_and_its_transaction() {
         }
         assert_eq!(outcome.unwrap(), [Outcome::Done]);
     });
+}
+
+/// Connections on which nothing moves any more, with nobody to say so, do not keep their places in the pool.
+#[test]
+fn silent_connections_are_replaced() {
+    run(async |server| {
+        let relay = Relay::to(server.port());
+        let builder = MysqlStore::builder(server.url_at(relay.port(), "sessions")).table("t").unwrap();
+        builder.clone().deadline(BOUND).migrate().await.unwrap();
+        let store = Arc::new(builder.pool_size(2).deadline(Duration::from_millis(500)).open().await.unwrap());
+        while store.commit(1, &[insert(1, row(1))]).await.is_err() {}
+        for _ in 0..3 {
+            relay.hold();
+            // Both connections, and a call that waits for one.
+            let calls: Vec<_> = (0..3)
+                .map(|_| {
+                    let store = Arc::clone(&store);
+                    tokio::spawn(async move { store.load(&id(1)).await })
+                })
+                .collect();
+            for call in calls {
+                if let Err(e) = call.await.unwrap() {
+                    assert_eq!(e.kind(), StoreErrorKind::Unavailable, "{e}");
+                }
+            }
+            let mut loaded = store.load(&id(1)).await;
+            while loaded.is_err() {
+                loaded = store.load(&id(1)).await;
+            }
+            assert_eq!(loaded.unwrap(), Some(row(1)));
+        }
+    });
+}
+
+/// What the store says it takes, it takes, in any number and whatever the size of the server's packets.
+#[test]
+fn the_largest_rows_and_batches_fit() {
+    let Some(server) = Server::start_with(vec!["--max-allowed-packet=2M".into()]) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = open(&server, "t").await;
+        let most = store.capabilities().max_row_bytes;
+        assert!((512 << 10..1 << 20).contains(&most), "{most}");
+        let large = |version| sessile_engine::store::Row {
+            bytes: vec![0xA5; most],
+            ..owned(version, &"o".repeat(255))
+        };
+        let _ =
+            store.commit(1, &[insert(1, large(1)), insert(2, large(1)), insert(3, row(1))]).await.unwrap();
+        assert_eq!(
+            store
+                .commit(1, &[update(1, 1, large(2)), update(2, 1, large(2)), Change::Delete { id: id(3) }])
+                .await
+                .unwrap(),
+            [Outcome::Done; 3]
+        );
+        assert!(store.load(&id(1)).await.unwrap() == Some(large(2)));
+        let larger = sessile_engine::store::Row { bytes: vec![0; most + 1], ..row(1) };
+        let e = store.commit(1, &[insert(4, larger)]).await.unwrap_err();
+        assert_eq!(e.kind(), StoreErrorKind::TooLarge);
+        // More ids than MariaDB leaves in a list.
+        let many = |version| -> Vec<_> {
+            (100..4100)
+                .map(|n| {
+                    let row = sessile_engine::store::Row {
+                        bytes: vec![1; 1900],
+                        ..owned(version, &"o".repeat(255))
+                    };
+                    if version == 1 { insert(n, row) } else { update(n, version - 1, row) }
+                })
+                .collect()
+        };
+        for version in [1, 2] {
+            let outcomes = store.commit(1, &many(version)).await.unwrap();
+            assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Done));
+        }
+        assert_eq!(store.count().await.unwrap(), Some(4002));
+        let ends: Vec<_> = (100..4100).map(|n| Change::Quarantine { id: id(n) }).collect();
+        let _ = store.commit(1, &ends).await.unwrap();
+        assert_eq!(store.count().await.unwrap(), Some(2));
+        assert_eq!(server.sql("SELECT COUNT(*) FROM t_quarantine").await, ["4000"]);
+    });
+}
+
+/// Over TLS, and only with a server whose authority the system trusts.
+#[cfg(feature = "tls-rustls")]
+#[test]
+fn over_tls_the_system_says_whom_to_trust() {
+    const CHILD: &str = "SESSILE_TEST_MYSQL_OVER_TLS";
+    let connect = |url: &str| {
+        let store = MysqlStore::builder(url).deadline(BOUND);
+        pollster::block_on(async {
+            store.migrate().await?;
+            store.open().await?.commit(1, &[insert(1, row(1))]).await
+        })
+    };
+    // The system's certificates are a matter of the environment, which is the whole process's.
+    if let Ok(url) = std::env::var(CHILD) {
+        assert_eq!(connect(&url).unwrap(), [Outcome::Done]);
+        // No name but those in the certificate.
+        assert!(connect(&url.replace("127.0.0.1", "localhost")).is_err());
+        return;
+    }
+    let Some(dir) = support::tls::certificates() else { return };
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        support::give_away(&file.unwrap().path());
+    }
+    support::give_away(dir.path());
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let args = [("cert", "server.pem"), ("key", "server.key"), ("ca", "ca.pem")];
+    let args = args.map(|(arg, name)| format!("--ssl-{arg}={}", file(name))).to_vec();
+    let Some(server) = Server::start_with([args, vec!["--require-secure-transport=ON".into()]].concat())
+    else {
+        return;
+    };
+    let url = format!("{}?require_ssl=true", server.url("sessions"));
+    assert!(connect(&server.url("sessions")).is_err(), "the server takes encrypted connections only");
+    assert!(connect(&url).is_err(), "nobody knows the authority of this test");
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "over_tls_the_system_says_whom_to_trust"])
+        .env(CHILD, &url)
+        .env("SSL_CERT_FILE", file("ca.pem"))
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
 }
 
 /// The server is killed under load and comes back: every failure is "unavailable", what was confirmed is there, and the

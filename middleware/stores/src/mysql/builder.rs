@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use mysql_async::{Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts};
+use mysql_async::{Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, SslOpts};
 use sessile_engine::store::{StoreError, StoreErrorKind};
 
 use super::client::{Lent, is_missing_table, store_error};
-use super::text::Texts;
+use super::text::{SLACK, Texts};
 use super::{MysqlStore, NAME, Shared, number};
 use crate::driver::Driver;
 use crate::sql::name::Name;
@@ -89,17 +89,16 @@ impl Builder {
         let config_error = |what| StoreError::new(StoreErrorKind::Config, NAME, what);
         // The parser's own error may quote what it does not understand.
         let opts = Opts::from_url(url).map_err(|_| config_error("its URL cannot be read"))?;
-        if opts.ssl_opts().is_some() && !cfg!(feature = "tls-rustls") {
-            return Err(config_error("require_ssl needs the feature `tls-rustls`"));
-        }
+        let tls = opts.ssl_opts().map(trusting_the_system).transpose()?;
         let constraints = PoolConstraints::new(0, self.pool_size.max(1)).unwrap_or_default();
         let pool = PoolOpts::new().with_constraints(constraints).with_reset_connection(false);
         // For who has gone away: what waits for a lock must not do so for ever.
         let wait = self.deadline.as_secs().clamp(1, 3600);
         let opts = OptsBuilder::from_opts(opts)
             .pool_opts(pool)
+            .ssl_opts(tls)
             .prefer_socket(Some(false))
-            .init(vec![format!("SET SESSION innodb_lock_wait_timeout = {wait}")]);
+            .init(vec![format!("SET SESSION innodb_lock_wait_timeout = {wait}, autocommit = 1")]);
         Ok(Pool::new(opts))
     }
 
@@ -146,7 +145,7 @@ impl Builder {
             let packet = number(&pool, "SELECT @@max_allowed_packet").await;
             let packet = packet.map_err(|e| store_error("it could not be opened", &e))?.unwrap_or(0);
             // Two digits a byte, and the statement around them.
-            let most = usize::try_from(packet / 2).unwrap_or(MAX_ROW_BYTES).saturating_sub(256 << 10);
+            let most = usize::try_from(packet).unwrap_or(usize::MAX).saturating_sub(SLACK) / 2;
             let owns_pool = matches!(self.source, Source::Url(_));
             let max_row_bytes = most.min(MAX_ROW_BYTES);
             Ok(Arc::new(Shared { pool, owns_pool, texts, max_row_bytes, closed: AtomicBool::new(false) }))
@@ -154,4 +153,24 @@ impl Builder {
         let shared = opened.await?;
         Ok(MysqlStore { shared, driver })
     }
+}
+
+#[cfg(not(feature = "tls-rustls"))]
+fn trusting_the_system(_: &SslOpts) -> Result<SslOpts, StoreError> {
+    Err(StoreError::new(StoreErrorKind::Config, NAME, "require_ssl needs the feature `tls-rustls`"))
+}
+
+/// With the certificates that the system trusts, not those that the driver brings.
+#[cfg(feature = "tls-rustls")]
+fn trusting_the_system(tls: &SslOpts) -> Result<SslOpts, StoreError> {
+    // The driver takes the process's provider, and panics if there are several to choose from.
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Whoever came first has set one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    // The driver refuses all for one that it does not understand.
+    let roots = rustls_native_certs::load_native_certs().certs.into_iter();
+    let roots = roots.filter(|cert| rustls::RootCertStore::empty().add(cert.clone()).is_ok());
+    let roots = roots.map(|cert| cert.to_vec().into()).collect();
+    Ok(tls.clone().with_root_certs(roots).with_disable_built_in_roots(true))
 }

@@ -2,12 +2,16 @@
 //! the middle of a transaction, or of an answer, is closed instead.
 
 use std::fmt;
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, DriverError, Error, Pool, Row};
 use sessile_engine::store::{StoreError, StoreErrorKind};
 
 use super::NAME;
+
+/// How long a connection may take to end. An answer that never comes must not keep its place in the pool.
+const FAREWELL: Duration = Duration::from_millis(250);
 
 /// A connection that goes back to the pool only when its work is [`done`](Self::done).
 pub(super) struct Lent(Option<Conn>);
@@ -39,7 +43,7 @@ impl Drop for Lent {
     fn drop(&mut self) {
         // The pool would take it back, with whatever answer is still to come.
         if let (Some(conn), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(conn.disconnect());
+            runtime.spawn(tokio::time::timeout(FAREWELL, conn.disconnect()));
         }
     }
 }
@@ -103,8 +107,8 @@ fn of_code(code: u16) -> StoreErrorKind {
         1021 | 1114 => StoreErrorKind::Full,
         1153 | 1301 => StoreErrorKind::TooLarge,
         1034 | 1194 | 1195 | 1712 => StoreErrorKind::Corrupt,
-        // The user, the database, a right, a table, a column, the statement itself.
-        1044 | 1045 | 1049 | 1054 | 1064 | 1142 | 1143 | 1146 | 1227 | 1251 | 1364 | 1406 | 1698 => {
+        // The user, the database, a right, a table, a column, the statement itself, a binary log of statements.
+        1044 | 1045 | 1049 | 1054 | 1064 | 1142 | 1143 | 1146 | 1227 | 1251 | 1364 | 1406 | 1665 | 1698 => {
             StoreErrorKind::Config
         }
         _ => StoreErrorKind::Unavailable,
@@ -128,6 +132,7 @@ mod tests {
             (1045, StoreErrorKind::Config),
             (1049, StoreErrorKind::Config),
             (1146, StoreErrorKind::Config),
+            (1665, StoreErrorKind::Config),
             (1153, StoreErrorKind::TooLarge),
             (1712, StoreErrorKind::Corrupt),
         ] {

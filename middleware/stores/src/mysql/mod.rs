@@ -5,6 +5,10 @@
 //! `migrate` makes them, or you run what `schema_sql` gives. For the table `s` they are `s` (sessions), `s_quarantine`
 //! (damaged sessions) and `s_marks` (version of the tables, high-water mark).
 //!
+//! # Connections
+//! `require_ssl=true` in the URL asks for TLS (feature `tls-rustls`), by the certificates that the system trusts. Where
+//! no provider of rustls was chosen for the process, ring is. For another authority, bring a pool of your own.
+//!
 //! # Complexity
 //! A commit is two exchanges with the server and one wait for its disk, unless its rows fill more than a packet.
 
@@ -199,7 +203,8 @@ impl MysqlStore {
         Builder::of_url(url.into())
     }
 
-    /// Settings for a pool that the app has already.
+    /// Settings for a pool that the app has already. Its connections need `autocommit`, and should not wait for locks
+    /// for much longer than the deadline (`innodb_lock_wait_timeout`).
     pub fn from_pool(pool: Pool) -> Builder {
         Builder::of_pool(pool)
     }

@@ -13,6 +13,14 @@ use crate::sql::plan::{Key, Plan, pieces};
 /// row each would wait for the disk of the one before.
 const SLOTS: u32 = 32;
 
+/// What a packet may have beside twice its budget: the words of a statement, and what is around a piece's rows.
+pub(super) const SLACK: usize = 512 << 10;
+/// Most rows in a statement, and most bytes in one beside those of the record: digits of the id and of the owner, four
+/// numbers, and what is between them.
+const PIECE: usize = 512;
+const AROUND: usize = 2 * (32 + 255) + 4 * 20 + 32;
+const _: () = assert!(PIECE * AROUND + (64 << 10) < SLACK, "a piece fits");
+
 const TABLES: &str = "\
 -- Sessions.
 CREATE TABLE IF NOT EXISTS {t} (
@@ -63,13 +71,17 @@ fn hex(out: &mut String, bytes: &[u8]) {
     out.push('\'');
 }
 
-fn ids<'a>(out: &mut String, ids: impl IntoIterator<Item = &'a [u8]>) {
+/// Adds a condition for these ids. MariaDB makes a table of a list of 1000 or more, and would read, and lock, the rows in
+/// that table's order.
+fn ids<I: AsRef<[u8]>>(out: &mut String, ids: &[I]) {
     out.push('(');
-    for (n, id) in ids.into_iter().enumerate() {
-        if n > 0 {
-            out.push(',');
+    for (n, list) in ids.chunks(500).enumerate() {
+        out.push_str(if n > 0 { " OR id IN " } else { "id IN " });
+        for (n, id) in list.iter().enumerate() {
+            out.push(if n > 0 { ',' } else { '(' });
+            hex(out, id.as_ref());
         }
-        hex(out, id);
+        out.push(')');
     }
     out.push(')');
 }
@@ -152,8 +164,8 @@ impl Texts {
         if keys.is_empty() {
             return format!("{BEGIN}SELECT NULL, NULL LIMIT 0");
         }
-        let mut text = format!("{BEGIN}{}", self.fill("SELECT id, version FROM {t} WHERE id IN "));
-        ids(&mut text, keys.iter().map(<[u8; 32]>::as_slice));
+        let mut text = format!("{BEGIN}{}", self.fill("SELECT id, version FROM {t} WHERE "));
+        ids(&mut text, keys);
         text.push_str(" ORDER BY id FOR UPDATE");
         text
     }
@@ -179,27 +191,27 @@ impl Texts {
     pub(super) fn gone(&self, due: &[Vec<u8>], mark: u64) -> String {
         let mut text = String::new();
         if !due.is_empty() {
-            text.push_str(&self.fill("DELETE FROM {t} WHERE id IN "));
-            ids(&mut text, due.iter().map(Vec::as_slice));
+            text.push_str(&self.fill("DELETE FROM {t} WHERE "));
+            ids(&mut text, due);
             text.push_str("; ");
         }
         self.end(&mut text, mark);
         text
     }
 
-    /// What is planned, in packets of about `budget` bytes of rows; the last one commits.
+    /// What is planned, in packets of `2 * budget + SLACK` bytes at most; the last one commits.
     pub(super) fn write(&self, plan: &Plan<'_>, now: u64, budget: usize) -> Vec<String> {
         let (mut packets, mut text) = (Vec::new(), String::new());
         if !plan.quarantine.is_empty() {
             text.push_str(&self.fill(&format!(
-                "INSERT INTO {{q}} ({VALUES}, quarantined_at) SELECT {VALUES}, {now} FROM {{t}} WHERE id IN "
+                "INSERT INTO {{q}} ({VALUES}, quarantined_at) SELECT {VALUES}, {now} FROM {{t}} WHERE "
             )));
-            ids(&mut text, plan.quarantine.iter().map(<[u8; 32]>::as_slice));
+            ids(&mut text, &plan.quarantine);
             text.push_str("; ");
         }
         if !plan.delete.is_empty() {
-            text.push_str(&self.fill("DELETE FROM {t} WHERE id IN "));
-            ids(&mut text, plan.delete.iter().map(<[u8; 32]>::as_slice));
+            text.push_str(&self.fill("DELETE FROM {t} WHERE "));
+            ids(&mut text, &plan.delete);
             text.push_str("; ");
         }
         let replace = " ON DUPLICATE KEY UPDATE version = VALUES(version), expires_at = VALUES(expires_at), \
@@ -211,8 +223,8 @@ impl Texts {
             ("{t}", "", None, "", &plan.insert),
         ];
         for (table, column, more, behind, rows) in lists {
-            for piece in pieces(rows, 4096, budget) {
-                let bytes: usize = piece.iter().map(|(_, row)| 512 + 2 * row.bytes.len()).sum();
+            for piece in pieces(rows, PIECE, budget) {
+                let bytes: usize = piece.iter().map(|(_, row)| AROUND + 2 * row.bytes.len()).sum();
                 if !text.is_empty() && text.len() + bytes > 2 * budget {
                     packets.push(std::mem::take(&mut text));
                 }
@@ -230,5 +242,61 @@ impl Texts {
         self.end(&mut text, now);
         packets.push(text);
         packets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(n: usize) -> Key {
+        let mut key = [0xAB; 32];
+        key[..8].copy_from_slice(&(n as u64).to_le_bytes());
+        key
+    }
+
+    #[test]
+    fn no_list_is_long_enough_to_become_a_table() {
+        let texts = Texts::new(Name::default_table());
+        let all: Vec<Key> = (0..2001).map(key).collect();
+        let lock = texts.lock(&all);
+        assert_eq!(lock.matches("x'").count(), all.len());
+        for list in lock.split("id IN ") {
+            assert!(list.matches("x'").count() < 1000);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Rows of any number and size are in packets that the server takes, each row once.
+        #[test]
+        fn packets_are_as_small_as_they_must_be(
+            rows in proptest::collection::vec((0_usize..5000, any::<bool>()), 0..3000),
+            budget in 5000_usize..200_000,
+            new in any::<bool>(),
+        ) {
+            let rows: Vec<Row> = rows
+                .into_iter()
+                .map(|(len, owned)| Row {
+                    version: u64::MAX,
+                    expires_at: u64::MAX,
+                    owner: owned.then(|| "o".repeat(255).into()),
+                    bytes: vec![7; len],
+                })
+                .collect();
+            let listed: Vec<(Key, &Row)> = rows.iter().enumerate().map(|(n, row)| (key(n), row)).collect();
+            let mut plan = Plan::default();
+            if new { plan.quarantine_new = listed } else { plan.insert = listed }
+            let packets = Texts::new(Name::default_table()).write(&plan, u64::MAX, budget);
+            for packet in &packets {
+                prop_assert!(packet.len() <= 2 * budget + SLACK, "{}", packet.len());
+            }
+            let written: usize = packets.iter().map(|packet| packet.matches("(x'").count()).sum();
+            prop_assert_eq!(written, rows.len());
+            prop_assert!(packets.last().is_some_and(|packet| packet.ends_with("COMMIT")));
+        }
     }
 }

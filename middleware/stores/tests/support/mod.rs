@@ -5,6 +5,10 @@
 pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "mysql")]
+pub mod relay;
+#[cfg(feature = "tls-rustls")]
+pub mod tls;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -14,24 +14,30 @@ pub const PASSWORD: &str = "s3cret-of-the-test";
 pub struct Server {
     dir: tempfile::TempDir,
     port: u16,
+    args: Vec<String>,
     child: Option<Child>,
 }
 
 impl Server {
     /// `None`, and a line that says so, without MariaDB.
     pub fn start() -> Option<Self> {
+        Self::start_with(Vec::new())
+    }
+
+    /// With these arguments too.
+    pub fn start_with(args: Vec<String>) -> Option<Self> {
         let (Some(install), Some(_)) = (program("mariadb-install-db"), program("mariadbd")) else {
             super::skipped("MariaDB is not installed");
             return None;
         };
         let dir = tempfile::tempdir().expect("a temporary directory");
         give_away(dir.path());
-        let mut server = Self { dir, port: free_port(), child: None };
+        let mut server = Self { dir, port: free_port(), args, child: None };
         let data = server.data();
         let mut install = server.quietly(install.as_ref());
         let status = install
             .args(["--no-defaults", &data, "--auth-root-authentication-method=normal", "--skip-test-db"])
-            .arg("--innodb-flush-log-at-trx-commit=0")
+            .args(["--innodb-flush-log-at-trx-commit=0", &server.tmpdir()])
             .stderr(std::fs::File::create(server.dir.path().join("install")).expect("a file"))
             .status();
         let told = || std::fs::read_to_string(server.dir.path().join("install"));
@@ -48,6 +54,11 @@ impl Server {
 
     fn data(&self) -> String {
         format!("--datadir={}", self.dir.path().join("data").display())
+    }
+
+    /// A server that starts removes the temporary tables of all others that share the directory.
+    fn tmpdir(&self) -> String {
+        format!("--tmpdir={}", self.dir.path().display())
     }
 
     fn quietly(&self, program: &std::ffi::OsStr) -> Command {
@@ -70,7 +81,7 @@ impl Server {
         let mut server = self.quietly(program("mariadbd").expect("found before").as_ref());
         server.args(["--no-defaults", &self.data(), "--bind-address=127.0.0.1", "--skip-name-resolve"]);
         server.arg(format!("--port={}", self.port)).arg(format!("--socket={}", path("socket")));
-        server.arg(format!("--pid-file={}", path("pid")));
+        server.arg(format!("--pid-file={}", path("pid"))).arg(self.tmpdir()).args(&self.args);
         server.args(["--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=2"]);
         if is_first {
             server.arg(format!("--init-file={}", path("init.sql")));
@@ -107,8 +118,16 @@ impl Server {
         rows.iter().map(|row| row.get::<Option<String>, _>(0).flatten().unwrap_or_default()).collect()
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn url(&self, database: &str) -> String {
-        format!("mysql://tester:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
+        self.url_at(self.port, database)
+    }
+
+    pub fn url_at(&self, port: u16, database: &str) -> String {
+        format!("mysql://tester:{PASSWORD}@127.0.0.1:{port}/{database}")
     }
 }
 
