@@ -5,6 +5,9 @@
 //! | feature | store | several engines |
 //! |---|---|---|
 //! | `redis` | `redis::RedisStore`: Redis 6.2 or later, Valkey | yes |
+//! | `postgres` | `postgres::PostgresStore`: PostgreSQL 13 or later | yes |
+//! | `mysql` | `mysql::MysqlStore`: MariaDB 10.6 or later, MySQL 8 | yes |
+//! | `sqlite` | `sqlite::SqliteStore`: a file that processes of one machine share | yes |
 //! | `tls-rustls` | TLS for the stores that are switched on, by rustls with ring and the system's roots | |
 
 #![forbid(unsafe_code)]

@@ -301,7 +301,7 @@ fn a_deadline_ends_a_call_and_its_transaction() {
 fn silent_connections_are_replaced() {
     run(async |server| {
         let relay = Relay::to(server.port());
-        let builder = MysqlStore::builder(server.url_at(relay.port(), "sessions")).table("t").unwrap();
+        let builder = MysqlStore::builder(server.url_at(relay.port, "sessions")).table("t").unwrap();
         builder.clone().deadline(BOUND).migrate().await.unwrap();
         let store = Arc::new(builder.pool_size(2).deadline(Duration::from_millis(500)).open().await.unwrap());
         while store.commit(1, &[insert(1, row(1))]).await.is_err() {}

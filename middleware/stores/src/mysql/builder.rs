@@ -88,7 +88,11 @@ impl Builder {
         };
         let config_error = |what| StoreError::new(StoreErrorKind::Config, NAME, what);
         // The parser's own error may quote what it does not understand.
-        let opts = Opts::from_url(url).map_err(|_| config_error("its URL cannot be read"))?;
+        let url = match url.strip_prefix("mariadb:") {
+            Some(rest) => format!("mysql:{rest}"),
+            None => url.clone(),
+        };
+        let opts = Opts::from_url(&url).map_err(|_| config_error("its URL cannot be read"))?;
         let tls = opts.ssl_opts().map(trusting_the_system).transpose()?;
         let constraints = PoolConstraints::new(0, self.pool_size.max(1)).unwrap_or_default();
         let pool = PoolOpts::new().with_constraints(constraints).with_reset_connection(false);

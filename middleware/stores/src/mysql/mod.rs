@@ -198,7 +198,7 @@ async fn expire(shared: &Shared, now: u64, high_water: u64, limit: usize) -> Res
 }
 
 impl MysqlStore {
-    /// Settings for the server that `url` names, as `mysql://user:password@host/database`. Nothing is connected yet.
+    /// Settings for the server that `url` names, as `mysql://user:password@host/database`, or `mariadb://`. Nothing is connected yet.
     pub fn builder(url: impl Into<String>) -> Builder {
         Builder::of_url(url.into())
     }

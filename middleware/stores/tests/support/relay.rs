@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(crate) struct Relay {
-    port: u16,
+    pub(crate) port: u16,
     state: Arc<State>,
 }
 
@@ -34,10 +34,6 @@ impl Relay {
             }
         });
         Self { port, state }
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 
     pub(crate) fn url(&self) -> String {
