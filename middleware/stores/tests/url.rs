@@ -89,5 +89,5 @@ fn sqlite() {
     let path = dir.path().join("sessions.sqlite");
     sessions_are_shared_over(&format!("sqlite:{}", path.display()));
     sessions_are_shared_over(&format!("sqlite://{}", path.display()));
-    is_refused(&format!("sqlite:{}", dir.path().display()), "no password", StoreErrorKind::Unavailable);
+    is_refused(&format!("sqlite:{}", dir.path().display()), "no password", StoreErrorKind::Config);
 }
