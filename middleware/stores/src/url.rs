@@ -32,7 +32,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// # }
 /// ```
 #[cfg_attr(
-    not(any(feature = "redis", feature = "postgres", feature = "sqlite")),
+    not(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite")),
     expect(unused_variables, reason = "there is no store to open")
 )]
 pub async fn open(builder: Builder, url: &str) -> Result<Engine> {

@@ -156,6 +156,56 @@ fn a_damaged_row_is_corrupt_by_itself_and_named_by_a_scan() {
     });
 }
 
+/// Who works with sessions needs no right to anything else, and none to make tables.
+#[test]
+fn a_user_needs_four_rights_on_the_tables() {
+    run(async |server| {
+        drop(open(&server, "t").await);
+        let mut rights = "CREATE USER app@'127.0.0.1' IDENTIFIED BY 'of-the-app'".to_owned();
+        for table in ["t", "t_quarantine", "t_marks"] {
+            rights +=
+                &format!("; GRANT SELECT, INSERT, UPDATE, DELETE ON sessions.{table} TO app@'127.0.0.1'");
+        }
+        server.sql(&rights).await;
+        let url = server.url("sessions").replace("tester", "app").replace(PASSWORD, "of-the-app");
+        let builder = MysqlStore::builder(url).table("t").unwrap().deadline(BOUND);
+        let store = builder.clone().open().await.unwrap();
+        let all = [
+            insert(1, owned(1, "a")),
+            update(1, 1, row(2)),
+            insert(2, row(1)),
+            Change::Quarantine { id: id(2) },
+        ];
+        assert_eq!(store.commit(1, &all).await.unwrap(), [Outcome::Done; 4]);
+        let _ = store.commit(1, &[insert(3, row(1))]).await.unwrap();
+        let _ = store.commit(1, &[Change::Quarantine { id: id(3) }]).await.unwrap();
+        assert_eq!(store.expire(u64::MAX - 1, 9, 10).await.unwrap().removed, 1);
+        assert_eq!(store.high_water().await.unwrap(), 9);
+        let other = builder.table("other").unwrap();
+        assert_eq!(other.migrate().await.unwrap_err().kind(), StoreErrorKind::Config);
+    });
+}
+
+/// A binary log of statements cannot hold transactions that lock no gaps: said as what it is, a setting.
+#[test]
+fn the_binary_log_has_to_be_of_rows() {
+    let Some(server) = Server::start_with(vec!["--log-bin=log".into()]) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        for (n, (format, works)) in
+            [("ROW", true), ("MIXED", true), ("STATEMENT", false)].into_iter().enumerate()
+        {
+            server.sql(&format!("SET GLOBAL binlog_format = {format}")).await;
+            let store = open(&server, "t").await;
+            let n = u32::try_from(n).unwrap();
+            match store.commit(1, &[insert(n, row(1))]).await {
+                Ok(outcomes) => assert!(works && outcomes == [Outcome::Done], "{format}"),
+                Err(e) => assert!(!works && e.kind() == StoreErrorKind::Config, "{format}: {e}"),
+            }
+        }
+    });
+}
+
 #[test]
 fn writers_in_each_others_way_all_get_through() {
     run(async |server| {

@@ -45,7 +45,7 @@ impl Server {
         // A statement ends with its line.
         let init = format!(
             "CREATE DATABASE sessions;\nCREATE USER tester@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n\
-             GRANT ALL ON *.* TO tester@'127.0.0.1';\n"
+             GRANT ALL ON *.* TO tester@'127.0.0.1' WITH GRANT OPTION;\n"
         );
         std::fs::write(server.dir.path().join("init.sql"), init).expect("a file");
         server.run(true);
