@@ -346,6 +346,39 @@ fn a_deadline_ends_a_call_and_its_transaction() {
     });
 }
 
+/// A pool of the app may wait for locks for ever. A call that ended meanwhile, with half of its answer, does not keep its
+/// place in the pool.
+#[test]
+fn a_call_that_waits_for_a_lock_leaves_its_place_at_its_deadline() {
+    run(async |server| {
+        let first = open(&server, "t").await;
+        let _ = first.commit(1, &[insert(1, row(1))]).await.unwrap();
+        server.sql("SET GLOBAL innodb_lock_wait_timeout = 1000000").await;
+        let mut other = operator(&server).await;
+        other.query_drop("START TRANSACTION; UPDATE t SET version = 1, owner = 'x'").await.unwrap();
+        let one = mysql_async::PoolConstraints::new(0, 1).unwrap();
+        let opts = mysql_async::Opts::from_url(&server.url("sessions")).unwrap();
+        let opts = mysql_async::OptsBuilder::from_opts(opts)
+            .prefer_socket(Some(false))
+            .pool_opts(mysql_async::PoolOpts::new().with_constraints(one));
+        let pool = MysqlStore::from_pool(mysql_async::Pool::new(opts)).table("t").unwrap();
+        let store = pool.deadline(Duration::from_millis(500)).open().await.unwrap();
+        for _ in 0..2 {
+            let e = store.commit(1, &[update(1, 1, row(2))]).await.unwrap_err();
+            assert_eq!(e.kind(), StoreErrorKind::Unavailable, "{e}");
+        }
+        // The lock is still held; only its place was needed.
+        let mut loaded = store.load(&id(1)).await;
+        for _ in 0..40 {
+            if loaded.is_err() {
+                loaded = store.load(&id(1)).await;
+            }
+        }
+        assert_eq!(loaded.unwrap(), Some(row(1)));
+        other.query_drop("ROLLBACK").await.unwrap();
+    });
+}
+
 /// Connections on which nothing moves any more, with nobody to say so, do not keep their places in the pool.
 #[test]
 fn silent_connections_are_replaced() {
