@@ -1,7 +1,7 @@
 //! Engines that are opened by the URL of a real server: what one of them stores, the next one has. One test for each kind
 //! of server that this build knows.
 #![cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite"))]
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests fail by panicking")]
 
 #[cfg(all(feature = "redis", unix))]
 #[path = "support/redis.rs"]
