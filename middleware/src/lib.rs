@@ -126,8 +126,11 @@ pub use crate::transport::header::HeaderTransport;
 pub use crate::transport::{InBody, Presented, RequestHead, Transport};
 
 /// Remote stores, for sessions that several machines share.
-#[cfg(any(feature = "redis", feature = "postgres", feature = "sqlite"))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "redis", feature = "postgres", feature = "sqlite"))))]
+#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite"))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite")))
+)]
 pub use sessile_stores as stores;
 
 /// The engine by itself, with everything that is not re-exported here. Its `Session` is what

@@ -5,19 +5,25 @@
 //! | feature | store | several engines |
 //! |---|---|---|
 //! | `redis` | `redis::RedisStore`: Redis 6.2 or later, Valkey | yes |
+//! | `postgres` | `postgres::PostgresStore`: PostgreSQL 13 or later | yes |
+//! | `mysql` | `mysql::MysqlStore`: MariaDB 10.6 or later, MySQL 8 | yes |
+//! | `sqlite` | `sqlite::SqliteStore`: a file that processes of one machine share | yes |
 //! | `tls-rustls` | TLS for the stores that are switched on, by rustls with ring and the system's roots | |
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(any(feature = "redis", feature = "postgres"))]
+#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod driver;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod sql;
 mod url;
 
+#[cfg(feature = "mysql")]
+#[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
+pub mod mysql;
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
 pub mod postgres;

@@ -9,6 +9,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// |---|---|---|
 /// | `redis://`, `rediss://`, `redis+unix://`, `valkey://` | `redis` | [`RedisStore`](crate::redis::RedisStore) |
 /// | `postgres://`, `postgresql://` | `postgres` | [`PostgresStore`](crate::postgres::PostgresStore) |
+/// | `mysql://`, `mariadb://` | `mysql` | [`MysqlStore`](crate::mysql::MysqlStore) |
 /// | `sqlite:PATH` | `sqlite` | [`SqliteStore`](crate::sqlite::SqliteStore) |
 ///
 /// Tables are created if they are missing. To choose their names, a prefix, deadlines or an existing pool, open the store
@@ -31,7 +32,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// # }
 /// ```
 #[cfg_attr(
-    not(any(feature = "redis", feature = "postgres", feature = "sqlite")),
+    not(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite")),
     expect(unused_variables, reason = "there is no store to open")
 )]
 pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
@@ -47,6 +48,12 @@ pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
             store.migrate().await?;
             builder.open(store.open().await?)
         }
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => {
+            let store = crate::mysql::MysqlStore::builder(url);
+            store.migrate().await?;
+            builder.open(store.open().await?)
+        }
         #[cfg(feature = "sqlite")]
         "sqlite" => {
             let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
@@ -59,11 +66,19 @@ pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
 }
 
 fn no_store(scheme: &str) -> Error {
-    let known = ["redis", "postgres", "sqlite"];
-    let message = match known.iter().find(|known| scheme.starts_with(**known)) {
+    let known = [
+        ("redis", "redis"),
+        ("valkey", "redis"),
+        ("postgres", "postgres"),
+        ("mysql", "mysql"),
+        ("mariadb", "mysql"),
+        ("sqlite", "sqlite"),
+    ];
+    let feature = known.iter().find(|(known, _)| scheme.starts_with(known));
+    let message = match feature.map(|(_, feature)| feature) {
         Some(known) => format!("this build has no {known} store: enable the feature `{known}`"),
         // Not the URL: whatever it is, it may hold a password.
-        None => "the URL names no store: expected redis://, postgres:// or sqlite:PATH".to_owned(),
+        None => "the URL names no store: expected redis://, postgres://, mysql:// or sqlite:PATH".to_owned(),
     };
     StoreError::new(StoreErrorKind::Config, "remote", message).into()
 }

@@ -3,6 +3,9 @@
 #![cfg(all(feature = "redis", unix))]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
+#[cfg(feature = "tls-rustls")]
+#[path = "../support/tls.rs"]
+mod certificates;
 mod conformance;
 mod exclusive;
 mod failures;

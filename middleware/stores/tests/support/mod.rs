@@ -1,8 +1,14 @@
 //! What the tests of the stores have in common. Each test binary uses a part of it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "mysql")]
+pub mod relay;
+#[cfg(feature = "tls-rustls")]
+pub mod tls;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(crate) struct Relay {
-    port: u16,
+    pub(crate) port: u16,
     state: Arc<State>,
 }
 
