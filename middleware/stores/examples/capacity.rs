@@ -99,9 +99,8 @@ async fn measure<S: Store>(store: S, rows: usize, size: impl AsyncFn() -> Result
     fill(&store, rows, |n| Change::Insert { id: id(n), row: row(1, n) }).await?;
     let bytes = (size().await? - before) / f64::from(u32::try_from(rows)?);
     let (mut loads, mut commits, mut batches) = (Vec::new(), Vec::new(), Vec::new());
-    let mut version = 1;
     let each = (rows / 20).clamp(1000, 20_000);
-    for _ in 0..RUNS {
+    for run in 1..=RUNS {
         let from = store.clone();
         loads.push(
             rate(each, move |n| {
@@ -110,9 +109,7 @@ async fn measure<S: Store>(store: S, rows: usize, size: impl AsyncFn() -> Result
             })
             .await?,
         );
-        // Each run changes other sessions, so that every compare-and-set holds.
-        let base = version as usize * each % rows;
-        version += 1;
+        let base = run * each % rows;
         let to = store.clone();
         commits.push(
             rate(each / 4, move |n| {
