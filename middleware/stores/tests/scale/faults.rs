@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::nodes::{Nodes, Visitor};
+use crate::nodes::{Nodes, Visitor, turn};
 use crate::redis_server;
 
 /// Until all nodes answer again.
@@ -18,15 +18,16 @@ fn recovered(session: &mut Visitor, nodes: usize) {
 
 fn logged_in(nodes: &Nodes, name: &str) -> Visitor {
     let mut user = nodes.client();
-    user.get(0, &format!("/put?key=user&value={name}")).ok();
+    user.sure(0, &format!("/put?key=user&value={name}"));
     for node in 0..nodes.servers.len() {
-        assert_eq!(user.get(node, "/get?key=user").ok(), name);
+        assert_eq!(user.sure(node, "/get?key=user"), name);
     }
     user
 }
 
 #[test]
 fn p3_a_logout_is_honoured_when_the_channel_is_cut() {
+    let _turn = turn();
     let Some(redis) = redis_server::Server::start() else { return };
     let nodes = Nodes::start(&redis.url(), &[]);
     for round in 0..5 {
@@ -35,10 +36,10 @@ fn p3_a_logout_is_honoured_when_the_channel_is_cut() {
         // Every connection, those with the notices among them.
         let _: redis::Value = redis.ask(&["CLIENT", "KILL", "TYPE", "NORMAL"]);
         recovered(&mut user, 3);
-        user.get(round % 3, "/destroy").ok();
+        user.sure(round % 3, "/destroy");
         let answered = Instant::now();
         for node in 0..3 {
-            while thief.get(node, "/get?key=user").ok() != "" {
+            while thief.sure(node, "/get?key=user") != "" {
                 assert!(answered.elapsed() < Duration::from_secs(60), "never honoured on node {node}");
             }
         }
@@ -47,6 +48,7 @@ fn p3_a_logout_is_honoured_when_the_channel_is_cut() {
 
 #[test]
 fn a_server_that_comes_back_empty_has_logged_everybody_out() {
+    let _turn = turn();
     let Some(mut redis) = redis_server::Server::start() else { return };
     let nodes = Nodes::start(&redis.url(), &[]);
     let mut user = logged_in(&nodes, "ann");
@@ -54,16 +56,17 @@ fn a_server_that_comes_back_empty_has_logged_everybody_out() {
     recovered(&mut user, 3);
     let start = Instant::now();
     for node in 0..3 {
-        while user.get(node, "/get?key=user").ok() != "" {
+        while user.sure(node, "/get?key=user") != "" {
             assert!(start.elapsed() < Duration::from_secs(60), "node {node} serves what is not stored");
         }
     }
     let mut user = logged_in(&nodes, "bob");
-    assert_eq!(user.get(2, "/get?key=user").ok(), "bob");
+    assert_eq!(user.sure(2, "/get?key=user"), "bob");
 }
 
 #[test]
 fn p10_a_server_that_dies_loses_nothing_that_was_answered() {
+    let _turn = turn();
     let Some(mut redis) =
         redis_server::Server::start_with(None, &["--appendonly", "yes", "--appendfsync", "always"])
     else {
@@ -106,7 +109,7 @@ fn p10_a_server_that_dies_loses_nothing_that_was_answered() {
         });
         recovered(&mut user, 3);
     }
-    let found: Vec<String> = serde_json::from_str(&user.get(1, "/keys").ok()).unwrap();
+    let found: Vec<String> = serde_json::from_str(&user.sure(1, "/keys")).unwrap();
     let lost: Vec<_> = answered.iter().filter(|key| !found.contains(key)).collect();
     assert!(lost.is_empty(), "lost: {lost:?}");
     println!(
@@ -117,6 +120,7 @@ fn p10_a_server_that_dies_loses_nothing_that_was_answered() {
 
 #[test]
 fn a_server_that_stands_still_is_waited_for_no_longer_than_the_deadline() {
+    let _turn = turn();
     let Some(redis) = redis_server::Server::start() else { return };
     let nodes = Nodes::start(&redis.url(), &[]);
     let mut user = logged_in(&nodes, "ann");
@@ -137,5 +141,5 @@ fn a_server_that_stands_still_is_waited_for_no_longer_than_the_deadline() {
     }
     redis.freeze(false);
     recovered(&mut user, 3);
-    assert_eq!(user.get(1, "/get?key=user").ok(), "ann");
+    assert_eq!(user.sure(1, "/get?key=user"), "ann");
 }

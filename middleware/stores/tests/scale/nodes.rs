@@ -1,10 +1,22 @@
 //! The servers, and clients that change between them.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sessile_tests::{Client, Jar, Response, Rng, Server, Store};
 
 const NODES: usize = 3;
+/// How long a node may refuse before a test fails: a machine that does something else can keep a store's server from the
+/// processors for longer than the deadline of a call.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// One test at a time: each has five servers and eight clients.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Waits until no other test runs.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Three servers over one store.
 pub(crate) struct Nodes {
@@ -75,9 +87,28 @@ impl Visitor {
         }
     }
 
-    pub(crate) fn anywhere(&mut self, rng: &mut Rng, path: &str) -> Response {
+    /// As [`get`](Self::get), again while it is refused: for what may be done twice.
+    pub(crate) fn sure(&mut self, node: usize, path: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let response = self.get(node, path);
+            if response.status != 503 {
+                return response.ok();
+            }
+            assert!(start.elapsed() < PATIENCE, "{path} is refused for ever");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// As [`sure`](Self::sure), from any node.
+    pub(crate) fn anywhere(&mut self, rng: &mut Rng, path: &str) -> String {
         let node = rng.index(self.clients.len());
-        self.get(node, path)
+        self.sure(node, path)
+    }
+
+    /// A node by chance.
+    pub(crate) fn some_node(&self, rng: &mut Rng) -> usize {
+        rng.index(self.clients.len())
     }
 }
 
