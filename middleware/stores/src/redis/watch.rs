@@ -132,16 +132,11 @@ impl Armed {
         let board = Arc::new(Board::default());
         let (gone, going) = oneshot::channel();
         let listener = Listener { board: Arc::clone(&board), _gone: gone };
-        (Box::new(listener), self.pump(board, going, closed))
+        // Made here, as a task that never runs is dropped all the same.
+        (Box::new(listener), self.pump(Ending(board), going, closed))
     }
 
-    async fn pump(
-        mut self,
-        board: Arc<Board>,
-        going: oneshot::Receiver<()>,
-        mut closed: watch::Receiver<bool>,
-    ) {
-        let ending = Ending(board);
+    async fn pump(mut self, ending: Ending, going: oneshot::Receiver<()>, mut closed: watch::Receiver<bool>) {
         let why = tokio::select! {
             _ = going => return,
             _ = closed.wait_for(|closed| *closed) => error::closed(),
