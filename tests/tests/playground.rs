@@ -477,7 +477,7 @@ fn a_bad_flag_is_named_with_exit_code_2() {
         (&["--lifetime", "-5m"], "--lifetime"),
         (&["--idle", "20 parsecs"], "--idle"),
         (&["--listen", "nowhere"], "--listen"),
-        (&["--store", "postgres:x"], "--store"),
+        (&["--store", "floppy:x"], "--store"),
         (&["--store", "redb:"], "--store"),
         (&["--durability", "none"], "--durability"),
         (&["--memory-limit", "much"], "--memory-limit"),
