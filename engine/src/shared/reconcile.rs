@@ -13,6 +13,21 @@ use crate::owner::Follow;
 use crate::store::{BoxFuture, DynStore, Row};
 use crate::token::SessionId;
 
+/// What was known of a session before the store was asked about it.
+struct Asked {
+    at: u64,
+    notices: u32,
+    /// Of the base.
+    version: Option<u64>,
+}
+
+impl Asked {
+    fn now(core: &Core, shared: &Shared, id: &SessionId) -> Self {
+        let version = shared.near.base(id).map(|base| base.version());
+        Self { at: core.clock.now_ms(), notices: shared.near.notices(id), version }
+    }
+}
+
 impl Core {
     /// Whether `entry` must be read again before a request may use it.
     #[inline]
@@ -38,7 +53,7 @@ impl Core {
     pub(crate) async fn read_again(&self, entry: &EntryRef) -> Result<bool> {
         let (Some(shared), Some(store)) = (&self.shared, &self.store) else { return Ok(true) };
         let id = entry.id();
-        let (asked_at, notices) = (self.clock.now_ms(), shared.near.notices(id));
+        let asked = Asked::now(self, shared, id);
         if !entry.is_stored() {
             return Ok(!entry.phase().is_gone());
         }
@@ -49,7 +64,7 @@ impl Core {
             }
             Err(error) => return Err(error.into()),
         };
-        self.take_answer(shared, entry, row, asked_at, notices)?;
+        self.take_answer(shared, entry, row, asked)?;
         Ok(!entry.phase().is_gone())
     }
 
@@ -58,13 +73,14 @@ impl Core {
         shared: &Shared,
         entry: &EntryRef,
         row: Option<Row>,
-        asked_at: u64,
-        notices: u32,
+        Asked { at: asked_at, notices, version }: Asked,
     ) -> Result<()> {
         let id = entry.id();
         let Some(row) = row else {
-            // A renewal that is under way, or came to nothing, has the row under another id for a moment.
-            if !entry.is_renewing() && shared.near.where_strayed(id).is_none() {
+            // A renewal that is under way, or came to nothing, has the row under another id for a moment. If it has come
+            // home since the store was asked, it came with another version.
+            let unchanged = shared.near.base(id).map(|base| base.version()) == version;
+            if unchanged && !entry.is_renewing() && shared.near.where_strayed(id).is_none() {
                 self.ended_elsewhere(entry);
             }
             return Ok(());
@@ -142,14 +158,13 @@ impl Core {
     ) -> (Vec<EntryRef>, Option<StoreError>) {
         let (mut again, mut failure) = (Vec::new(), None);
         let Some(shared) = &self.shared else { return (again, failure) };
-        let asked_at = self.clock.now_ms();
-        let notices: Vec<_> = entries.iter().map(|entry| shared.near.notices(entry.id())).collect();
+        let asked: Vec<_> = entries.iter().map(|entry| Asked::now(self, shared, entry.id())).collect();
         let answers = pollster::block_on(all(entries.iter().map(|entry| store.load(entry.id())).collect()));
-        for ((entry, notices), answer) in entries.into_iter().zip(notices).zip(answers) {
+        for ((entry, asked), answer) in entries.into_iter().zip(asked).zip(answers) {
             // First, as nothing is taken over by one that is being written.
             let queue = entry.not_written(Amend::Nothing);
             let settled = match answer {
-                Ok(row) => self.take_answer(shared, &entry, row, asked_at, notices),
+                Ok(row) => self.take_answer(shared, &entry, row, asked),
                 Err(error) if error.kind() == StoreErrorKind::Corrupt => {
                     Err(self.quarantine(entry.id(), &error.to_string()))
                 }
