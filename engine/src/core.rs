@@ -213,7 +213,8 @@ impl Core {
                 return Ok(self.read_again(&entry).await?.then_some(entry));
             }
             let seen = self.cache.removals(id);
-            let asked = self.shared.as_ref().map(|shared| (self.clock.now_ms(), shared.near.notices(id)));
+            let asked =
+                self.shared.as_ref().map(|shared| (shared, self.clock.now_ms(), shared.near.notices(id)));
             let row = match self.ask(store.as_ref(), id).await {
                 Ok(Some(row)) => row,
                 Ok(None) => return Ok(None),
@@ -227,15 +228,15 @@ impl Core {
             if now >= record.deadline() || now >= stored_idle_end(&record) {
                 return Ok(None);
             }
-            let read = record.clone();
+            let asked = asked.map(|asked| (asked, record.clone()));
             let entry = Entry::loaded(*id, record);
             entry.touch(if touch { now } else { latest_use(&entry, now) });
             self.make_room(entry.is_owned()).await?;
             let at = entry.expires_at();
             match self.cache.insert_loaded(&entry, seen) {
                 Ok(true) => {
-                    if let (Some(shared), Some((asked_at, notices))) = (&self.shared, asked) {
-                        shared.near.learn(id, &read, asked_at, notices);
+                    if let Some(((shared, asked_at, notices), read)) = &asked {
+                        shared.near.learn(id, read, *asked_at, *notices);
                     }
                     if let Some(at) = at {
                         self.arm(&entry, at);
