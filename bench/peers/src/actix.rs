@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue};
 use sessile_bench::cycle::run;
 use sessile_bench::data::Stream;
 
-use crate::subject::{Cost, Subject, cookie_of, measured};
+use crate::subject::{Cost, Subject, cookie_of, measured, received};
 use crate::work::{CSRF, FLASH, NAME, ROLE, Work, more_keys, page};
 
 type Request = actix_http::Request;
@@ -185,9 +185,9 @@ where
         let service = &self.made[at].1;
         let fresh = matches!(work, Work::New(_) | Work::NewIdle(_) | Work::NewShort(_));
         let mut responses = Vec::with_capacity(cookies.len());
-        let cost = measured(cookies.len(), |i| {
-            let cookie = (!fresh).then(|| &cookies[i]);
-            responses.push(run(service.call(request(cookie))));
+        let prepare = |i: usize| (!fresh).then(|| received(&cookies[i]));
+        let cost = measured(cookies.len(), prepare, |cookie| {
+            responses.push(run(service.call(request(cookie.as_ref()))));
         });
         for (cookie, response) in cookies.iter_mut().zip(responses) {
             if let Some(new) = response.ok().and_then(|response| cookie_of(&head(&response))) {
@@ -200,9 +200,9 @@ where
     fn random(&mut self, work: Work, cookies: &[HeaderValue], stream: &mut Stream, n: usize) -> Cost {
         let at = self.at(work);
         let service = &self.made[at].1;
-        measured(n, |_| {
-            let cookie = &cookies[stream.below(cookies.len())];
-            std::hint::black_box(run(service.call(request(Some(cookie)))).is_ok());
+        let prepare = |_| received(&cookies[stream.below(cookies.len())]);
+        measured(n, prepare, |cookie| {
+            std::hint::black_box(run(service.call(request(Some(&cookie)))).is_ok());
         })
     }
 }

@@ -20,6 +20,8 @@ mod http_server;
 mod life;
 mod ours;
 mod out;
+mod parts;
+mod remote;
 mod subject;
 mod tower_sessions;
 mod work;
@@ -62,6 +64,8 @@ fn main() -> Outcome {
         "restart" => disk::restart(&args, dir.path())?,
         "restart-fill" => disk::restart_fill(&args)?,
         "restart-open" => disk::restart_open(&args)?,
+        "parts" => parts::measure(&args)?,
+        "remote" => remote::measure(&args)?,
         "versions" => versions(),
         other => return Err(format!("unknown command {other}").into()),
     }
@@ -120,6 +124,7 @@ fn versions() {
         "tower",
         "tower-sessions",
         "tower-sessions-moka-store",
+        "tower-sessions-redis-store",
         "tower-sessions-sqlx-store",
         "libsqlite3-sys",
     ];

@@ -20,6 +20,11 @@ pub fn engine(dir: &Path, file: &str, level: Durability, idle: bool) -> sessile:
 }
 
 pub fn subject(name: &'static str, engine: Engine, touched: Engine) -> Box<dyn Subject> {
+    driven(name, Drive::Poll, engine, touched)
+}
+
+/// As [`subject`], for a store that requests wait for.
+pub fn driven(name: &'static str, drive: Drive, engine: Engine, touched: Engine) -> Box<dyn Subject> {
     let settled = engine.clone();
     let make = move |work| {
         let engine =
@@ -28,7 +33,7 @@ pub fn subject(name: &'static str, engine: Engine, touched: Engine) -> Box<dyn S
         SessionLayer::new(engine).layer(handler)
     };
     let settle = move || drop(pollster::block_on(settled.checkpoint()));
-    Box::new(Tower::new(name, Drive::Poll, make).in_place().settle_by(settle))
+    Box::new(Tower::new(name, drive, make).in_place().settle_by(settle))
 }
 
 pub async fn handle(work: Work, request: Req) -> Resp {

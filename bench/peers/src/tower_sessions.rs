@@ -108,6 +108,16 @@ pub mod v0_14 {
 
     use tower_sessions_0_14::{CachingSessionStore, MemoryStore};
     use tower_sessions_moka_store::MokaStore;
+    use tower_sessions_redis_store::RedisStore;
+    use tower_sessions_redis_store::fred::prelude::{ClientLike, Config, Pool};
+
+    /// Its store over a Redis server, with a pool as its example has it.
+    pub async fn redis(url: &str) -> crate::Outcome<RedisStore<Pool>> {
+        let pool = Pool::new(Config::from_url(url)?, None, None, None, 6)?;
+        drop(pool.connect());
+        pool.wait_for_connect().await?;
+        Ok(RedisStore::new(pool))
+    }
 
     /// The cache in front, as its documentation shows it; behind it memory, so that the library is measured.
     pub fn moka() -> CachingSessionStore<MokaStore, MemoryStore> {
