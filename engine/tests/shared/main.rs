@@ -5,6 +5,7 @@
 mod belief;
 mod endings;
 mod failing;
+mod late;
 mod load;
 mod merging;
 mod renewing;
