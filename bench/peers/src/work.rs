@@ -1,7 +1,8 @@
 //! What a handler does with a session, and the values it does it with: the same for every peer. It knows no peer.
 
+use std::cell::Cell;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// One kind of request.
@@ -88,12 +89,11 @@ pub fn page() -> &'static str {
     static PAGES: LazyLock<Vec<String>> = LazyLock::new(|| {
         (0..251).map(|i| format!("/a/page/with/a/path/that/is/quite/long/but/not/absurd/{i:06}")).collect()
     });
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NEXT: Cell<usize> = const { Cell::new(0) };
+    }
     let pages = &*PAGES;
-    // Two threads may see the same page: that costs nobody anything.
-    let next = NEXT.load(Ordering::Relaxed);
-    NEXT.store(next.wrapping_add(1), Ordering::Relaxed);
-    &pages[next % pages.len()]
+    &pages[NEXT.replace(NEXT.get().wrapping_add(1)) % pages.len()]
 }
 
 /// Keys after the five: numbers and short strings in turn.
