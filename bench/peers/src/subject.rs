@@ -342,7 +342,8 @@ where
                     loop {
                         let cookie = cookies[stream.below(cookies.len())].clone();
                         // One in sixteen: the clock costs as much as a part of a request.
-                        let begun = (requests.is_multiple_of(16) && latencies.len() < 100_000).then(Instant::now);
+                        let begun =
+                            (requests.is_multiple_of(16) && latencies.len() < 100_000).then(Instant::now);
                         let Ok(response) = service.call(request(Some(cookie))).await;
                         requests += 1;
                         latencies.extend(begun.map(|begun| begun.elapsed().as_secs_f64() * 1e6));
