@@ -6,12 +6,18 @@
 #[cfg(feature = "tls-rustls")]
 #[path = "../support/tls.rs"]
 mod certificates;
+mod cluster;
+#[path = "../support/cluster.rs"]
+mod cluster_server;
 mod conformance;
 mod exclusive;
 mod failures;
 mod keys;
 #[path = "../support/relay.rs"]
 mod relay;
+mod sentinel;
+#[path = "../support/sentinel.rs"]
+mod sentinel_server;
 #[path = "../support/redis.rs"]
 mod server;
 #[cfg(feature = "tls-rustls")]
