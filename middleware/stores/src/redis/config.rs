@@ -84,6 +84,9 @@ impl Builder {
     ///
     /// When a commit fails as [`Unavailable`](StoreErrorKind::Unavailable) it may have been applied. Only a journal,
     /// which writes its newest states again, makes that good.
+    ///
+    /// Not in a cluster, where no commit over several servers is whole: connecting fails as
+    /// [`Config`](StoreErrorKind::Config) there.
     pub fn exclusive(self) -> Self {
         self.exclusive_for(DEFAULT_LEASE)
     }

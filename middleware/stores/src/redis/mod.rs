@@ -31,7 +31,7 @@ use crate::driver::Driver;
 const NAME: &str = "redis";
 const MAX_ROW_BYTES: usize = 16 << 20;
 
-/// A store on a Redis server (6.2 or later) or a Valkey server, not a cluster.
+/// A store on a Redis server (6.2 or later) or a Valkey server, on the primary that sentinels name, or in a cluster.
 ///
 /// Several engines may be open over the same rows. Each change is made in one step by a script on the server, and all
 /// changes of a commit are sent in one round trip. It reconnects by itself; until then calls fail as
@@ -50,12 +50,17 @@ const MAX_ROW_BYTES: usize = 16 << 20;
 /// | `sessile:meta` | layout, latest time, only writer |
 /// | `sessile:lease` | the only writer's lease |
 ///
+/// In a cluster, rows are in 256 buckets with indexes of their own, and each name goes on with the bucket's tag, which puts
+/// all its keys into one slot: `sessile:s:{7f-12}:id`, `sessile:x:{7f-12}` and so on. There is no lease; `sessile:p:{tag}`
+/// holds the ids of renewed sessions whose rows are in the bucket where they began. `docs/stores.md` says what a cluster
+/// gives and what it does not.
+///
 /// A server that may evict keys (`maxmemory-policy` other than `noeviction`) may end any session, and may lose an
 /// index. Set `noeviction`: then a full server refuses changes as [`Full`](sessile_engine::StoreErrorKind::Full).
 ///
 /// # Durability
 /// What the server has: with `appendfsync everysec` the last second may be lost with the machine, and an acknowledged
-/// change may be lost in a failover to a replica. That may bring an ended session back.
+/// change may be lost in a failover to a replica, by sentinels or in a cluster. That may bring an ended session back.
 ///
 /// # Cancel safety
 /// Each call runs on a thread of the store. A caller that is dropped leaves the call to its end.
@@ -97,6 +102,10 @@ impl RedisStore {
     /// Settings for a store at `url`: `redis://user:password@host:port/database`, `rediss://…` for TLS (with the
     /// feature `tls-rustls`), or `redis+unix:///path/of/the.socket?db=0&pass=password`. A wrong one is reported
     /// by [`Builder::connect`].
+    ///
+    /// `redis+cluster://user:password@host:port,host:port` names some nodes of a cluster, and
+    /// `redis+sentinel://user:password@host:port,host:port/name` the sentinels of a primary, whose own user and password are
+    /// `?sentinel_user=…&sentinel_password=…`; `rediss+…` for TLS. Only primaries are asked, never replicas.
     pub fn builder(url: &str) -> Builder {
         Builder::of_url(url)
     }

@@ -1,4 +1,4 @@
-//! What the server tells of changes to rows, on a connection of its own. It knows keys, never rows.
+//! What the servers tell of changes to rows, on connections of their own. It knows keys, never rows.
 
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -175,6 +175,10 @@ impl Armed {
         self.channels.retain(|channel| {
             channel.address.is_empty() || now.primaries.iter().any(|primary| *primary == channel.address)
         });
+        if is_new {
+            // Whoever still answers although another has its slots is not asked any more.
+            spread.router.take_over(&now)?;
+        }
         self.seen = now;
         Ok(is_new)
     }

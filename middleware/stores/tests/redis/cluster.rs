@@ -287,27 +287,28 @@ fn every_primary_tells_of_changes_and_a_channel_that_is_cut_ends_the_watch() {
     }
 }
 
-fn engine(cluster: &Cluster) -> Engine {
+pub(crate) fn engine(cluster: &Cluster) -> Engine {
     block_on(sessile_stores::open(Engine::builder(), &cluster.url())).unwrap()
 }
 
-fn log_in(engine: &Engine, name: &str) -> Token {
+/// Nothing if the store does not take it just now.
+pub(crate) fn log_in(engine: &Engine, name: &str) -> Option<Token> {
     block_on(async {
-        let session = engine.session(None).await.unwrap();
-        session.put("user", name).unwrap();
-        match session.commit().await.unwrap() {
-            Delivery::Issue(issue) => issue.token,
+        let session = engine.session(None).await.ok()?;
+        session.put("user", name).ok()?;
+        match session.commit().await.ok()? {
+            Delivery::Issue(issue) => Some(issue.token),
             _ => panic!("a new session has a token"),
         }
     })
 }
 
 /// Nothing if the store cannot be asked just now.
-fn user(engine: &Engine, token: &Token) -> Option<Option<String>> {
+pub(crate) fn user(engine: &Engine, token: &Token) -> Option<Option<String>> {
     block_on(async { engine.session(Some(token)).await.ok()?.get("user").ok() })
 }
 
-fn log_out(engine: &Engine, token: &Token) -> bool {
+pub(crate) fn log_out(engine: &Engine, token: &Token) -> bool {
     block_on(async {
         let Ok(session) = engine.session(Some(token)).await else { return false };
         session.destroy().is_ok() && session.commit().await.is_ok()
@@ -318,7 +319,7 @@ fn log_out(engine: &Engine, token: &Token) -> bool {
 fn logouts_are_honoured(a: &Engine, b: &Engine) {
     for n in 0..20 {
         let name = format!("user {n}");
-        let token = log_in(a, &name);
+        let token = log_in(a, &name).unwrap();
         for _ in 0..3 {
             assert!(soon(|| user(b, &token).is_some()));
             assert_eq!(user(b, &token), Some(Some(name.clone())));
@@ -341,7 +342,7 @@ fn a_logout_is_seen_when_the_channel_of_one_primary_is_cut() {
     let Some(cluster) = Cluster::start() else { return };
     let (a, b) = (engine(&cluster), engine(&cluster));
     for n in 0..3 {
-        let tokens: Vec<_> = (0..10).map(|n| log_in(&a, &n.to_string())).collect();
+        let tokens: Vec<_> = (0..10).map(|n| log_in(&a, &n.to_string()).unwrap()).collect();
         assert!(tokens.iter().all(|token| matches!(user(&b, token), Some(Some(_)))));
         let primary = cluster.primaries().nth(n).unwrap();
         let _: i64 = primary.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
@@ -385,4 +386,44 @@ fn a_primary_that_joins_is_listened_to_before_it_serves() {
     for n in 0..300 {
         assert_eq!(load(&a, n), Some(row(2)));
     }
+}
+
+/// The rights that the documentation names are enough.
+#[test]
+fn a_user_with_the_documented_rights_can_do_everything_in_a_cluster() {
+    let Some(cluster) = Cluster::start() else { return };
+    let page = include_str!("../../../../docs/stores.md");
+    let between = |from: &str| page.split_once(from).unwrap().1.split_once('`').unwrap().0;
+    let mut args = vec!["ACL", "SETUSER", "app", "on", ">pass", "~app:*"];
+    args.extend(between("`~PREFIX* ").split_whitespace());
+    args.extend(between("In a cluster also `").split_whitespace());
+    for node in &cluster.nodes {
+        let _: String = node.ask(&args);
+    }
+    let url = cluster.url().replace("://", "://app:pass@");
+    let store = RedisStore::builder(&url).prefix("app:").connect().unwrap();
+    let mut watch = block_on(store.watch()).unwrap();
+    let changes = [
+        insert(1, owned(1, "u")),
+        update(1, 1, owned(2, "v")),
+        put(2, owned(1, "v")),
+        Change::Quarantine { id: id(2) },
+        rekey(1, 3, owned(3, "v")),
+        update(3, 3, owned(4, "v")),
+        insert(4, row(1)),
+        Change::Delete { id: id(4) },
+    ];
+    done(&store, &changes);
+    told(&mut *watch, &[id(3)]);
+    assert_eq!(load(&store, 3), Some(owned(4, "v")));
+    assert_eq!(block_on(store.list(None, 10)).unwrap().len(), 1);
+    assert_eq!(block_on(store.list_owner("v")).unwrap().len(), 1);
+    assert_eq!(block_on(store.high_water()).unwrap(), NOW);
+    assert_eq!(block_on(store.expire(u64::MAX, 0, 10)).unwrap().removed, 1);
+    let elsewhere = RedisStore::builder(&url).prefix("other:").connect();
+    assert_eq!(kind(elsewhere), StoreErrorKind::Config, "it is kept to its prefix");
+    let wrong = cluster.url().replace("://", "://app:wr0ng-guess@");
+    let e = RedisStore::connect(&wrong).unwrap_err();
+    assert_eq!(e.kind(), StoreErrorKind::Config, "{e}");
+    assert!(!format!("{e} {e:?}").contains("wr0ng-guess"), "{e:?}");
 }

@@ -6,6 +6,7 @@ use sessile_engine::store::conformance::{Subject, run};
 use sessile_stores::redis::Builder;
 
 use super::cluster_server::Cluster;
+use super::sentinel_server::Guarded;
 use super::{RedisStore, Server, block_on};
 
 fn holds(server: &Server, settings: fn(Builder) -> Builder) {
@@ -52,4 +53,10 @@ fn a_cluster_conforms() {
 fn a_cluster_conforms_without_a_listing() {
     let Some(cluster) = Cluster::start() else { return };
     holds_at(&cluster.url(), |settings| settings.listing(false));
+}
+
+#[test]
+fn the_primary_of_sentinels_conforms() {
+    let Some(guarded) = Guarded::start(None) else { return };
+    holds_at(&guarded.url(None), |settings| settings);
 }

@@ -73,7 +73,7 @@ fn work(store: &RedisStore, load: &Load, worker: u32, strict: bool) -> Vec<Clien
         turn = turn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let pick = (turn >> 8) as usize;
         let alive: Vec<_> = (0..clients.len()).filter(|n| !clients[*n].ended).collect();
-        if alive.len() < 20 {
+        if alive.len() < 60 {
             let n = load.fresh();
             if commit(store, &[insert(n, state(n, 1))]).is_ok_and(|outcome| outcome == [Outcome::Done]) {
                 let last = load.answered.fetch_add(1, Ordering::AcqRel);
@@ -161,24 +161,29 @@ fn slots_that_move_under_load_lose_nothing_that_was_answered() {
             })
             .collect();
         assert!(soon(|| load.answered.load(Ordering::Acquire) > 500));
-        let (mut moved, mut before) = (0, load.answered.load(Ordering::Acquire));
+        let mut moved = 0;
         for (n, (port, slot)) in cluster.slots_of("sessile:x:*").into_iter().enumerate() {
             if n % 4 != 0 {
                 continue;
             }
             let from = cluster.nodes.iter().position(|node| node.port == port).unwrap();
-            cluster.migrate(slot, from, (from + 1) % 3);
+            cluster.migrate_slowly(slot, from, (from + 1) % 3, || {
+                // The load goes on while the slot is in both places.
+                let before = load.answered.load(Ordering::Acquire);
+                assert!(soon(|| load.answered.load(Ordering::Acquire) > before + 5), "no service");
+            });
             moved += 1;
-            // The load goes on between them.
-            if moved % 16 == 0 {
-                assert!(soon(|| load.answered.load(Ordering::Acquire) > before + 50), "no service");
-                before = load.answered.load(Ordering::Acquire);
-            }
         }
+        let (asked, put_off) = cluster.asked_and_put_off();
+        assert!(asked > 0 && put_off > 0, "nobody came in between: {asked} {put_off}");
+        println!("{asked} requests were sent on, {put_off} put off");
         load.stop.store(true, Ordering::Release);
         let clients: Vec<_> = workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect();
         let (answered, unanswered) = (&load.answered, &load.unanswered);
-        println!("{moved} slots moved; {answered:?} changes answered, {unanswered:?} not, {} sessions", clients.len());
+        println!(
+            "{moved} slots moved; {answered:?} changes answered, {unanswered:?} not, {} sessions",
+            clients.len()
+        );
         clients
     });
     let mut alive = 0;
@@ -195,8 +200,7 @@ fn slots_that_move_under_load_lose_nothing_that_was_answered() {
     }
     assert!(alive > 0);
     // The indexes went with their rows.
-    let owned: usize =
-        (0..7).map(|n| block_on(store.list_owner(&format!("owner {n}"))).unwrap().len()).sum();
+    let owned: usize = (0..7).map(|n| block_on(store.list_owner(&format!("owner {n}"))).unwrap().len()).sum();
     assert_eq!(block_on(store.list(None, 100_000)).unwrap().len(), owned);
     assert_eq!(block_on(store.count()).unwrap(), Some(owned as u64));
 }
@@ -219,10 +223,14 @@ fn a_primary_that_dies_loses_nothing_but_what_its_replica_never_had() {
         // Whoever has an answer below this number has it from a primary whose replica has the change by then.
         let barrier = load.answered.load(Ordering::Acquire);
         cluster.replicated();
+        // From now on the replica of the first primary gets nothing any more: the tail that will be lost.
+        let (victim, replica) = (0, 3);
+        cluster.nodes[replica].freeze(true);
+        let _: i64 = cluster.nodes[victim].ask(&["CLIENT", "KILL", "TYPE", "replica"]);
         let after = load.answered.load(Ordering::Acquire);
-        assert!(soon(|| load.answered.load(Ordering::Acquire) > after + 200));
-        let victim = cluster.nodes.iter().position(|node| node.is_up() && node.is_primary()).unwrap();
+        assert!(soon(|| load.answered.load(Ordering::Acquire) > after + 300));
         cluster.nodes[victim].kill();
+        cluster.nodes[replica].freeze(false);
         assert!(soon(|| cluster.primaries().count() == 3), "no replica was promoted");
         let before = load.answered.load(Ordering::Acquire);
         assert!(soon(|| load.answered.load(Ordering::Acquire) > before + 500), "the service does not return");
@@ -255,10 +263,67 @@ fn a_primary_that_dies_loses_nothing_but_what_its_replica_never_had() {
             _ => unreachable += 1,
         }
     }
+    assert!(lost + back + unreachable > 0, "the tail was not lost: this has shown nothing");
     let total = clients.len();
     let (answered, unanswered) = (&load.answered, &load.unanswered);
     println!(
         "{total} sessions, {answered:?} changes answered, {unanswered:?} not; in the lost tail: {lost} older states, \
          {back} ended ones back, {unreachable} gone"
     );
+}
+
+/// Engines over a cluster of which a primary dies: who logs out afterwards is out everywhere.
+#[test]
+fn a_logout_is_seen_after_a_primary_has_died() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let (a, b) = (cluster::engine(&cluster), cluster::engine(&cluster));
+    let tokens: Vec<_> = (0..30).map(|n| cluster::log_in(&a, &n.to_string()).unwrap()).collect();
+    assert!(tokens.iter().all(|token| matches!(cluster::user(&b, token), Some(Some(_)))));
+    let (early, late) = tokens.split_at(5);
+    assert!(early.iter().all(|token| cluster::log_out(&a, token)));
+    cluster.replicated();
+    cluster.nodes[1].kill();
+    for token in late {
+        assert!(soon(|| cluster::log_out(&a, token)), "the service does not return");
+    }
+    for token in &tokens {
+        assert!(soon(|| cluster::user(&b, token) == Some(None)), "served still");
+        assert!(soon(|| cluster::user(&a, token) == Some(None)), "served still");
+    }
+}
+
+#[test]
+fn a_logout_is_seen_while_slots_move() {
+    let Some(cluster) = Cluster::start() else { return };
+    let (a, b) = (cluster::engine(&cluster), cluster::engine(&cluster));
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let mover = scope.spawn(|| {
+            let mut moved = 0;
+            while !ended.load(Ordering::Acquire) {
+                for (port, slot) in cluster.slots_of("sessile:s:*") {
+                    let from = cluster.nodes.iter().position(|node| node.port == port).unwrap();
+                    cluster.migrate(slot, from, (from + 1) % 3);
+                    moved += 1;
+                }
+            }
+            moved
+        });
+        let mut longest = Duration::ZERO;
+        for n in 0..60 {
+            let mut token = None;
+            assert!(soon(|| {
+                token = cluster::log_in(&a, &n.to_string());
+                token.is_some()
+            }));
+            let token = token.unwrap();
+            assert!(soon(|| cluster::user(&b, &token) == Some(Some(n.to_string()))));
+            assert!(soon(|| cluster::log_out(&a, &token)));
+            let out = std::time::Instant::now();
+            assert!(soon(|| cluster::user(&b, &token) == Some(None)), "served still");
+            longest = longest.max(out.elapsed());
+        }
+        ended.store(true, Ordering::Release);
+        println!("{} slots moved; refused elsewhere after {longest:?} at most", mover.join().unwrap());
+    });
 }

@@ -11,6 +11,7 @@ mod cluster;
 mod cluster_server;
 mod conformance;
 mod exclusive;
+mod failover;
 mod failures;
 mod keys;
 #[path = "../support/relay.rs"]

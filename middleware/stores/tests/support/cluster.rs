@@ -21,7 +21,7 @@ pub(crate) struct Cluster {
 }
 
 /// A port whose bus port, 10,000 above, is free as well.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let low = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = low.local_addr().unwrap().port();
@@ -158,10 +158,14 @@ impl Cluster {
         let node = Node::start(&binary().unwrap(), &[]);
         let _: String = node.ask(&["CLUSTER", "MEET", "127.0.0.1", &self.nodes[0].port.to_string()]);
         self.nodes.push(node);
-        assert!(soon(|| self.nodes.iter().filter(|node| node.is_up()).all(|node| {
-            let nodes: String = node.ask(&["CLUSTER", "NODES"]);
-            nodes.lines().filter(|line| !line.contains("handshake")).count() >= self.nodes.len()
-        })));
+        // It serves nobody before it has heard that the others serve all slots.
+        let knows = |node: &Node| {
+            let (info, nodes): (String, String) =
+                (node.ask(&["CLUSTER", "INFO"]), node.ask(&["CLUSTER", "NODES"]));
+            let met = nodes.lines().filter(|line| !line.contains("handshake")).count();
+            met >= self.nodes.len() && info.contains("cluster_state:ok")
+        };
+        assert!(soon(|| self.nodes.iter().filter(|node| node.is_up()).all(knows)), "it never met the others");
     }
 
     pub(crate) fn url(&self) -> String {
@@ -207,6 +211,11 @@ impl Cluster {
 
     /// Moves a slot as the manual says, a few keys at a time.
     pub(crate) fn migrate(&self, slot: u16, from: usize, to: usize) {
+        self.migrate_slowly(slot, from, to, || ());
+    }
+
+    /// The same, with a rest while some keys are here and some there.
+    pub(crate) fn migrate_slowly(&self, slot: u16, from: usize, to: usize, rest: impl Fn()) {
         let (slot, from, to) = (slot.to_string(), &self.nodes[from], &self.nodes[to]);
         let (from_id, to_id) = (from.id(), to.id());
         let _: String = to.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
@@ -220,11 +229,29 @@ impl Cluster {
             let mut args = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "10000", "KEYS"];
             args.extend(keys.iter().map(|key| &**key));
             let _: String = from.ask(&args);
+            rest();
         }
         let others = self.primaries().filter(|node| node.port != from.port && node.port != to.port);
         for node in [to, from].into_iter().chain(others) {
             let _: String = node.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
         }
+    }
+
+    /// How often the primaries were asked by who was sent to them, and how often they could not answer yet.
+    pub(crate) fn asked_and_put_off(&self) -> (u64, u64) {
+        let count = |section: &str, name: &str, field: &str| -> u64 {
+            let of = |node: &Node| {
+                let info: String = node.ask(&["INFO", section]);
+                let line = info.lines().find(|line| line.starts_with(name)).map(str::to_owned)?;
+                let value = line.split_once(field)?.1.split(',').next()?.trim().parse::<u64>();
+                value.ok()
+            };
+            self.primaries().filter_map(of).sum()
+        };
+        (
+            count("commandstats", "cmdstat_asking:", "calls="),
+            count("errorstats", "errorstat_TRYAGAIN:", "count="),
+        )
     }
 
     /// Waits until the replicas have all that was written before: what is written after it comes after it.

@@ -152,7 +152,8 @@ impl Router {
         Ok(topology)
     }
 
-    fn take_over(&self, topology: &Topology) -> Result<(), StoreError> {
+    /// Believes what nodes say together.
+    pub(in crate::redis) fn take_over(&self, topology: &Topology) -> Result<(), StoreError> {
         let mut owners = HashMap::with_capacity(slots::BUCKETS);
         for (bucket, (_, address)) in &topology.owners {
             owners.insert(*bucket, self.link(address)?);
