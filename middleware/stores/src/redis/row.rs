@@ -124,6 +124,7 @@ impl Names {
     }
 
     pub(super) fn owner(&self, owner: &str) -> String {
+        // The name of a script is the SHA-1 of its text, as `redis.sha1hex` has it on the server.
         let hash = ::redis::Script::new(owner).get_hash().to_owned();
         if self.is_bucket() {
             format!("{}o:{{{}}}:{hash}", self.prefix, self.tag)

@@ -17,7 +17,7 @@ use super::shared::Shared;
 
 pub(super) enum Rows {
     One(Arc<Shared>),
-    Spread(Spread),
+    Spread(Box<Spread>),
 }
 
 impl Rows {
@@ -33,7 +33,7 @@ impl Rows {
                     ));
                 }
                 let router = Router::new(seeds, settings.deadline);
-                return Ok(Self::Spread(Spread::new(router, &settings.prefix, settings.listing)));
+                return Ok(Self::Spread(Box::new(Spread::new(router, &settings.prefix, settings.listing))));
             }
         };
         Ok(Self::One(Arc::new(Shared {

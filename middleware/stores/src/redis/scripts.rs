@@ -283,8 +283,11 @@ pub(super) fn expired(answer: &Value) -> Result<Expired, StoreError> {
     Ok(Expired { removed, more: more != 0 })
 }
 
-/// Whether a listing has come to its end, and its ids, each with what is stored under it.
-pub(super) fn page(answer: &Value) -> Result<(bool, Vec<(SessionId, &Value)>), StoreError> {
+/// An id, and what is stored under it.
+type Entry<'a> = (SessionId, &'a Value);
+
+/// Whether a listing has come to its end, and its entries.
+pub(super) fn page(answer: &Value) -> Result<(bool, Vec<Entry<'_>>), StoreError> {
     let wrong = || error::unexpected("a listing");
     let Value::Array(items) = answer else { return Err(wrong()) };
     let Some((Value::Int(ended), items)) = items.split_first() else { return Err(wrong()) };

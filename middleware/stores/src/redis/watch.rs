@@ -172,9 +172,8 @@ impl Armed {
             }
         }
         // One that is no primary any more tells nothing that another does not.
-        self.channels.retain(|channel| {
-            channel.address.is_empty() || now.primaries.iter().any(|primary| *primary == channel.address)
-        });
+        self.channels
+            .retain(|channel| channel.address.is_empty() || now.primaries.contains(&channel.address));
         if is_new {
             // Whoever still answers although another has its slots is not asked any more.
             spread.router.take_over(&now)?;

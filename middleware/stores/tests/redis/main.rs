@@ -2,6 +2,7 @@
 
 #![cfg(all(feature = "redis", unix))]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests fail by panicking")]
+#![allow(clippy::print_stdout, reason = "what a failover lost is told, not hidden")]
 
 #[cfg(feature = "tls-rustls")]
 #[path = "../support/tls.rs"]

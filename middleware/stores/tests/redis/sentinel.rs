@@ -18,10 +18,10 @@ fn rows_are_on_the_primary_that_the_sentinels_name() {
     done(&store, &[insert(1, row(1))]);
     assert_eq!(guarded.servers[0].ask::<Vec<String>>(&["KEYS", "sessile:s:*"]).len(), 1);
     assert_eq!(load(&store, 1), Some(row(1)));
-    let engine = sessile_stores::open(sessile_engine::Engine::builder(), &guarded.url(Some(PASSWORD)));
+    let url = guarded.url(Some(PASSWORD));
+    let engine = sessile_stores::open(sessile_engine::Engine::builder(), &url);
     block_on(async { engine.await.unwrap().close().await }).unwrap();
     // Any of the sentinels will do.
-    let url = guarded.url(Some(PASSWORD));
     guarded.lose_a_sentinel();
     let store = RedisStore::connect(&url).unwrap();
     assert_eq!(load(&store, 1), Some(row(1)));

@@ -22,14 +22,14 @@
 //! - *One place.* A pointer and a row of one id cannot both be in the id's bucket: they have the same key. A pointer never
 //!   changes its home. So all who look for an id look in one place.
 //! - *Always found.* A pointer stays at least as long as the row that it leads to. Whoever writes a row through a pointer
-//!   has it [stretched](scripts) first, in the step that reads it.
+//!   has it stretched first, in the step that reads it.
 //! - *No return.* An update through a pointer finds in the home what is there. A pointer is no row and makes none.
 //!
 //! A pointer goes by its time to live, or when a sweep finds it due; never before, so nobody writes through one that is
 //! about to go. Its price is one more exchange for a row that is not in memory, and one more for a change.
 //!
 //! An id that once was a renewed session's, and that a *second* session is renewed to before the first would have been due,
-//! [exists](Outcome::Exists). Ids are random: that happens only to who tries it.
+//! counts as existing. Ids are random: that happens only to who tries it.
 //!
 //! # Order
 //! Changes of one id are made in the order of the commit. Those of different ids may be made in any order.
@@ -41,8 +41,6 @@ mod slots;
 
 use ::redis::Value;
 use sessile_engine::SessionId;
-#[allow(unused_imports, reason = "the documentation of this module names it")]
-use sessile_engine::store::Outcome;
 use sessile_engine::store::{Expired, Listed, Row, StoreError, StoreErrorKind};
 
 use self::join::join_all;
