@@ -300,18 +300,25 @@ fn a_logout_is_seen_while_slots_move() {
     let others: Vec<_> = (0..300).map(|n| cluster::log_in(&a, &n.to_string()).unwrap()).collect();
     let (ended, moved) = (AtomicBool::new(false), AtomicU32::new(0));
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let slots = cluster.slots_of("sessile:x:*");
+        let (cluster, ended, moved) = (&cluster, &ended, &moved);
+        scope.spawn(move || {
+            let place = |port| cluster.nodes.iter().position(|node| node.port == port).unwrap();
+            let mut places: Vec<_> = slots.into_iter().map(|(port, slot)| (place(port), slot)).collect();
             while !ended.load(Ordering::Acquire) {
-                for (port, slot) in cluster.slots_of("sessile:x:*") {
-                    let from = cluster.nodes.iter().position(|node| node.port == port).unwrap();
-                    cluster.migrate(slot, from, (from + 1) % 3);
+                for (at, slot) in &mut places {
+                    let from = std::mem::replace(at, (*at + 1) % 3);
+                    cluster.migrate(*slot, from, *at);
                     moved.fetch_add(1, Ordering::AcqRel);
+                    if ended.load(Ordering::Acquire) {
+                        return;
+                    }
                 }
             }
         });
-        let mut longest = Duration::ZERO;
-        for (n, other) in others.iter().enumerate() {
-            if n > 20 && moved.load(Ordering::Acquire) > 300 {
+        let (mut longest, mut others) = (Duration::ZERO, others.iter().enumerate());
+        for n in 0..10_000_usize {
+            if n > 20 && moved.load(Ordering::Acquire) > 60 {
                 break;
             }
             let mut token = None;
@@ -319,7 +326,8 @@ fn a_logout_is_seen_while_slots_move() {
                 token = cluster::log_in(&a, &n.to_string());
                 token.is_some()
             }));
-            for (token, name) in [(&token.unwrap(), n), (other, n)] {
+            let token = token.unwrap();
+            for (token, name) in [(&token, n)].into_iter().chain(others.next().map(|(n, other)| (other, n))) {
                 assert!(soon(|| cluster::user(&b, token) == Some(Some(name.to_string()))));
                 assert!(soon(|| cluster::log_out(&a, token)));
                 let out = std::time::Instant::now();
@@ -328,6 +336,7 @@ fn a_logout_is_seen_while_slots_move() {
             }
         }
         ended.store(true, Ordering::Release);
+        assert!(moved.load(Ordering::Acquire) > 60, "hardly a slot moved");
         println!("{moved:?} slots moved; refused elsewhere after {longest:?} at most");
     });
 }
