@@ -13,10 +13,12 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use super::cluster::{Topology, try_join_all, understood};
 use super::link::{Origin, connection_config};
 use super::rows::Rows;
-use super::{error, row, scripts, sentinel};
+use super::{address, error, row, scripts, sentinel};
 
 /// How often the channel is tried. The contract is a notice each second.
 const BEAT: Duration = Duration::from_millis(400);
+/// How long sentinels may take to say that nothing has changed.
+const SENTINEL: Duration = Duration::from_millis(300);
 /// An engine that has so many ids to read is better off beginning anew.
 const MOST_IDS: usize = 1 << 16;
 
@@ -116,7 +118,7 @@ pub(super) struct Armed {
 /// To one primary.
 struct Channel {
     connection: MultiplexedConnection,
-    /// Empty if it does not lead to a node of a cluster.
+    /// Empty if it leads to a server that is always the same.
     address: String,
 }
 
@@ -137,7 +139,15 @@ impl Armed {
     async fn open(&mut self) -> Result<(), StoreError> {
         match &*Arc::clone(&self.rows) {
             Rows::One(shared) => {
-                let channel = self.channel(shared.link.origin(), String::new()).await?;
+                let (origin, address) = match shared.link.origin() {
+                    Origin::Sentinel(sentinel) => {
+                        let client = sentinel.primary().await?;
+                        let address = address::of(client.get_connection_info().addr());
+                        (Origin::Server(client), address.unwrap_or_default())
+                    }
+                    origin => (origin.clone(), String::new()),
+                };
+                let channel = self.channel(&origin, address).await?;
                 self.channels.push(channel);
             }
             Rows::Spread(spread) => {
@@ -275,8 +285,17 @@ async fn beat(rows: &Rows, channels: &[Channel], patience: Duration) -> Result<O
     let answers = try_join_all(asked).await?;
     match rows {
         Rows::One(shared) => {
-            if let (Origin::Sentinel(_), Some(role)) = (shared.link.origin(), answers.first()) {
+            if let (Origin::Sentinel(sentinel), Some(role)) = (shared.link.origin(), answers.first()) {
                 sentinel::is_primary(role)?;
+                // One that was cut off from the others does not know that it is none any more. Sentinels that are down
+                // change nothing.
+                let named = tokio::time::timeout(SENTINEL, sentinel.locate()).await;
+                if let Ok(Ok(named)) = named
+                    && channels.iter().any(|channel| channel.address != named)
+                {
+                    shared.link.hang_up().await;
+                    return Err(lost("the sentinels name another primary"));
+                }
             }
             Ok(None)
         }

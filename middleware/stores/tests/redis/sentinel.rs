@@ -95,3 +95,21 @@ fn writes_to_a_primary_that_became_a_replica_may_be_tried_again() {
     let _: String = guarded.servers[0].ask(&["REPLICAOF", "NO", "ONE"]);
     follows(&store, 3, &row(1));
 }
+
+/// It says of itself that it is the primary, and the sentinels have another: it is not believed.
+#[test]
+fn a_primary_that_was_cut_off_is_left() {
+    let Some(guarded) = Guarded::start(None) else { return };
+    let store = RedisStore::connect(&guarded.url(None)).unwrap();
+    done(&store, &[insert(1, row(1))]);
+    assert!(soon(|| guarded.servers[1].ask::<Vec<String>>(&["KEYS", "sessile:s:*"]).len() == 1));
+    let mut watch = block_on(store.watch()).unwrap();
+    // Nobody is told, so the old one goes on.
+    let other = Server::start().unwrap();
+    guarded.replace(other.port());
+    assert!(soon(|| block_on(watch.next()).is_err()), "its channel is believed still");
+    assert_eq!(guarded.servers[0].ask::<Vec<redis::Value>>(&["ROLE"]).len(), 3);
+    follows(&store, 2, &row(1));
+    assert_eq!(other.ask::<Vec<String>>(&["KEYS", "sessile:s:*"]).len(), 1, "it is on the other");
+    assert_eq!(load(&store, 1), None, "which never had this");
+}

@@ -83,6 +83,15 @@ impl Guarded {
         ports.windows(2).all(|two| two[0] == two[1]).then(|| ports[0])
     }
 
+    /// The sentinels take another server for the primary, which the old one does not learn: as if it were cut off.
+    pub(crate) fn replace(&self, by: u16) {
+        for one in &self.sentinels {
+            let _: String = ask(one.port, &["SENTINEL", "REMOVE", NAME]).unwrap();
+            let _: String =
+                ask(one.port, &["SENTINEL", "MONITOR", NAME, "127.0.0.1", &by.to_string(), "2"]).unwrap();
+        }
+    }
+
     /// One sentinel less.
     pub(crate) fn lose_a_sentinel(&mut self) {
         self.sentinels.remove(0);
