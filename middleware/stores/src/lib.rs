@@ -4,7 +4,7 @@
 //!
 //! | feature | store | several engines |
 //! |---|---|---|
-//! | `redis` | `redis::RedisStore`: Redis 6.2 or later, Valkey | yes |
+//! | `redis` | `redis::RedisStore`: Redis 6.2 or later, Valkey, also a cluster or behind sentinels | yes |
 //! | `postgres` | `postgres::PostgresStore`: PostgreSQL 13 or later | yes |
 //! | `mysql` | `mysql::MysqlStore`: MariaDB 10.6 or later, MySQL 8 | yes |
 //! | `sqlite` | `sqlite::SqliteStore`: a file that processes of one machine share | yes |

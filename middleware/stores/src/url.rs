@@ -8,6 +8,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// | URL | feature | store |
 /// |---|---|---|
 /// | `redis://`, `rediss://`, `redis+unix://`, `valkey://` | `redis` | [`RedisStore`](crate::redis::RedisStore) |
+/// | `redis+cluster://host:port,host:port`, `redis+sentinel://host:port,host:port/primary`; `rediss+…`, `valkey+…` | `redis` | the same |
 /// | `postgres://`, `postgresql://` | `postgres` | [`PostgresStore`](crate::postgres::PostgresStore) |
 /// | `mysql://`, `mariadb://` | `mysql` | [`MysqlStore`](crate::mysql::MysqlStore) |
 /// | `sqlite:PATH` | `sqlite` | [`SqliteStore`](crate::sqlite::SqliteStore) |
@@ -38,7 +39,15 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
     match url.split_once(':').map_or("", |(scheme, _)| scheme) {
         #[cfg(feature = "redis")]
-        "redis" | "rediss" | "redis+unix" | "unix" | "valkey" | "valkeys" => {
+        scheme
+            if matches!(
+                scheme
+                    .strip_suffix("+cluster")
+                    .or_else(|| scheme.strip_suffix("+sentinel"))
+                    .unwrap_or(scheme),
+                "redis" | "rediss" | "valkey" | "valkeys"
+            ) || matches!(scheme, "redis+unix" | "unix") =>
+        {
             let store = crate::redis::RedisStore::builder(url).connect_async().await?;
             builder.open(store)
         }

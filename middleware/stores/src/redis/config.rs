@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use ::redis::{Client, IntoConnectionInfo as _, ProtocolVersion};
+use ::redis::Client;
 use sessile_engine::store::{StoreError, StoreErrorKind};
 
+use super::address::{self, Address};
 use super::{RedisStore, error};
 use crate::driver::Driver;
 
@@ -18,7 +19,7 @@ const LONGEST_PREFIX: usize = 64;
 /// Settings of a [`RedisStore`], from [`RedisStore::builder`].
 #[must_use = "nothing is connected before `connect`"]
 pub struct Builder {
-    client: Result<Client, StoreError>,
+    address: Result<Address, StoreError>,
     pub(super) prefix: String,
     pub(super) deadline: Duration,
     pub(super) listing: bool,
@@ -27,24 +28,24 @@ pub struct Builder {
 
 impl Builder {
     pub(super) fn of_url(url: &str) -> Self {
-        // Not with the driver's error as the source: it might repeat a part of the address.
-        let wrong = |what: String| error::own(StoreErrorKind::Config, what);
-        let info = url.into_connection_info().map_err(|e| {
-            wrong(format!("the address is not one of Redis ({}); see `RedisStore::builder`", e.category()))
-        });
-        let client = info.and_then(|info| {
-            Client::open(info).map_err(|e| wrong(format!("the address cannot be used ({})", e.category())))
-        });
-        Self::of(client.and_then(speaking_resp3))
+        Self::of(address::parse(url))
     }
 
     pub(super) fn of_client(client: Client) -> Self {
-        Self::of(speaking_resp3(client))
+        Self::of(address::resp3(client).map(Address::Server))
     }
 
-    fn of(client: Result<Client, StoreError>) -> Self {
+    pub(super) fn of_cluster(nodes: Vec<Client>) -> Self {
+        Self::of(address::cluster(Ok(nodes)))
+    }
+
+    pub(super) fn of_sentinels(sentinels: Vec<Client>, name: &str, primary: Client) -> Self {
+        Self::of(address::sentinel(Ok(sentinels), name, primary))
+    }
+
+    fn of(address: Result<Address, StoreError>) -> Self {
         Self {
-            client,
+            address,
             prefix: DEFAULT_PREFIX.to_owned(),
             deadline: DEFAULT_DEADLINE,
             listing: true,
@@ -83,6 +84,9 @@ impl Builder {
     ///
     /// When a commit fails as [`Unavailable`](StoreErrorKind::Unavailable) it may have been applied. Only a journal,
     /// which writes its newest states again, makes that good.
+    ///
+    /// Not in a cluster, where no commit over several servers is whole: connecting fails as
+    /// [`Config`](StoreErrorKind::Config) there.
     pub fn exclusive(self) -> Self {
         self.exclusive_for(DEFAULT_LEASE)
     }
@@ -129,8 +133,8 @@ impl Builder {
         #[cfg(feature = "tls-rustls")]
         provide_cryptography();
         let driver = Driver::start(super::NAME, self.deadline)?;
-        let client = self.client.clone()?;
-        Ok((RedisStore::new(&self, client, driver.clone())?, driver))
+        let address = self.address.clone()?;
+        Ok((RedisStore::new(&self, address, driver.clone())?, driver))
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -160,15 +164,6 @@ fn provide_cryptography() {
         // An error says that somebody was faster.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
-}
-
-/// Changes are told in the newer protocol only.
-fn speaking_resp3(client: Client) -> Result<Client, StoreError> {
-    let info = client.get_connection_info().clone();
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Client::open(info.set_redis_settings(settings)).map_err(|e| {
-        error::own(StoreErrorKind::Config, format!("the address cannot be used ({})", e.category()))
-    })
 }
 
 impl fmt::Debug for Builder {

@@ -6,24 +6,68 @@ use std::time::Duration;
 
 use ::redis::aio::{ConnectionLike, MultiplexedConnection, SendError};
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, PushInfo, PushKind, RedisResult, Script, ServerErrorKind,
-    Value,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult, Script,
+    ServerErrorKind, Value,
 };
 use sessile_engine::store::StoreError;
 use tokio::sync::Mutex;
 
-use super::error;
+use super::sentinel::{self, Sentinel};
+use super::{address, error};
 
 /// A multiplexed connection: requests of many callers are on the way at once, and answers come in their order.
 ///
 /// A caller that goes away leaves its place in that order behind, so nobody gets another's answer.
 pub(super) struct Link {
-    client: Client,
+    origin: Origin,
     patience: Duration,
     live: Mutex<Option<Live>>,
     /// The number of the latest connection that is of no more use.
     broken: Arc<AtomicU64>,
     closed: AtomicBool,
+}
+
+/// Where connections lead.
+#[derive(Clone)]
+pub(super) enum Origin {
+    Server(Client),
+    /// To whatever server is the primary when the connection is made.
+    Sentinel(Arc<Sentinel>),
+}
+
+impl Origin {
+    async fn client(&self) -> Result<Client, StoreError> {
+        match self {
+            Self::Server(client) => Ok(client.clone()),
+            Self::Sentinel(sentinel) => sentinel.primary().await,
+        }
+    }
+
+    /// A connection, on which `config` is followed.
+    pub(super) async fn connect(
+        &self,
+        config: &AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, StoreError> {
+        let client = self.client().await?;
+        let mut connection = client
+            .get_multiplexed_async_connection_with_config(config)
+            .await
+            .map_err(|e| error::of("no connection", e))?;
+        if let Self::Sentinel(_) = self {
+            sentinel::confirm(&mut connection).await?;
+        }
+        Ok(connection)
+    }
+}
+
+/// Why there is no answer.
+pub(super) enum Failed {
+    /// There was no connection to send the request over.
+    NotSent(StoreError),
+    /// Nobody knows what became of the request.
+    Lost(RedisError),
+    /// The server refused it.
+    Said(RedisError),
 }
 
 #[derive(Clone)]
@@ -54,9 +98,9 @@ pub(super) fn connection_config(patience: Duration) -> AsyncConnectionConfig {
 }
 
 impl Link {
-    pub(super) fn new(client: Client, patience: Duration) -> Self {
+    pub(super) fn new(origin: Origin, patience: Duration) -> Self {
         Self {
-            client,
+            origin,
             patience,
             live: Mutex::new(None),
             broken: Arc::default(),
@@ -64,8 +108,17 @@ impl Link {
         }
     }
 
-    pub(super) fn client(&self) -> &Client {
-        &self.client
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// `host:port` of a server that is always the same.
+    pub(super) fn address(&self) -> String {
+        match &self.origin {
+            Origin::Server(client) => address::of(client.get_connection_info().addr()),
+            Origin::Sentinel(_) => None,
+        }
+        .unwrap_or_default()
     }
 
     pub(super) fn patience(&self) -> Duration {
@@ -102,12 +155,23 @@ impl Link {
             }
             Ok::<(), SendError>(())
         });
-        let connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|e| error::of("no connection", e))?;
+        let connection = self.origin.connect(&config).await?;
         Ok(slot.insert(Live { connection, number }).clone())
+    }
+
+    async fn send<T>(
+        &self,
+        ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+    ) -> Result<T, Failed> {
+        let mut live = self.live().await.map_err(Failed::NotSent)?;
+        let mut suspect = Suspect { link: self, number: live.number, answered: false };
+        let answer = ask(&mut live.connection).await;
+        suspect.answered = answer.as_ref().err().is_none_or(|e| !error::is_of_connection(e));
+        drop(suspect);
+        answer.map_err(|e| match e.kind() {
+            ErrorKind::Server(_) | ErrorKind::Extension => Failed::Said(e),
+            _ => Failed::Lost(e),
+        })
     }
 
     async fn over<T>(
@@ -115,14 +179,35 @@ impl Link {
         what: &'static str,
         ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<RedisResult<T>, StoreError> {
-        let mut live = self.live().await?;
-        let mut suspect = Suspect { link: self, number: live.number, answered: false };
-        let answer = ask(&mut live.connection).await;
-        suspect.answered = answer.as_ref().err().is_none_or(|e| !error::is_of_connection(e));
-        drop(suspect);
-        match answer {
-            Err(e) if e.kind() != ErrorKind::Server(ServerErrorKind::NoScript) => Err(error::of(what, e)),
-            answer => Ok(answer),
+        match self.send(ask).await {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(Failed::Said(e)) if e.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => Ok(Err(e)),
+            Err(Failed::Said(e) | Failed::Lost(e)) => Err(error::of(what, e)),
+            Err(Failed::NotSent(e)) => Err(e),
+        }
+    }
+
+    /// Asks one question of a node of a cluster; with `asking`, of one that is about to be given the slot.
+    pub(super) async fn try_ask(&self, cmd: &Cmd, asking: bool) -> Result<Value, Failed> {
+        if !asking {
+            return self.send(async |c| cmd.query_async(c).await).await;
+        }
+        let mut pipeline = ::redis::pipe();
+        pipeline.cmd("ASKING").add_command(cmd.clone());
+        self.send(async |c| {
+            let answers = c.req_packed_commands(&pipeline, 1, 1).await?;
+            answers.into_iter().next().unwrap_or(Value::Nil).extract_error()
+        })
+        .await
+    }
+
+    /// As [`try_ask`](Self::try_ask), a script, by its hash or with its text.
+    pub(super) async fn try_run(&self, call: &Call, asking: bool) -> Result<Value, Failed> {
+        match self.try_ask(&call.by_hash(), asking).await {
+            Err(Failed::Said(e)) if e.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.try_ask(&call.by_text(), asking).await
+            }
+            answer => answer,
         }
     }
 
@@ -166,12 +251,13 @@ pub(super) struct Call {
     script: &'static Script,
     text: &'static str,
     keys: Arc<[String]>,
+    more_keys: Vec<String>,
     args: Vec<Vec<u8>>,
 }
 
 impl Call {
     pub(super) fn new(script: &'static (Script, String), keys: Arc<[String]>) -> Self {
-        Self { script: &script.0, text: &script.1, keys, args: Vec::new() }
+        Self { script: &script.0, text: &script.1, keys, more_keys: Vec::new(), args: Vec::new() }
     }
 
     pub(super) fn arg(mut self, arg: impl Into<Vec<u8>>) -> Self {
@@ -181,6 +267,11 @@ impl Call {
 
     pub(super) fn push(&mut self, arg: impl Into<Vec<u8>>) {
         self.args.push(arg.into());
+    }
+
+    /// Names one more key that the script may write.
+    pub(super) fn key(&mut self, key: String) {
+        self.more_keys.push(key);
     }
 
     pub(super) fn set(&mut self, index: usize, value: impl Into<Vec<u8>>) {
@@ -204,8 +295,8 @@ impl Call {
 
     fn with(&self, verb: &str, script: &str) -> Cmd {
         let mut cmd = ::redis::cmd(verb);
-        cmd.arg(script).arg(self.keys.len());
-        for key in &*self.keys {
+        cmd.arg(script).arg(self.keys.len() + self.more_keys.len());
+        for key in self.keys.iter().chain(&self.more_keys) {
             cmd.arg(key);
         }
         for arg in &self.args {

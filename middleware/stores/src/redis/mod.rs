@@ -1,12 +1,16 @@
 //! Sessions in Redis or Valkey, for one engine or several. It owns keys, scripts and connections; it never looks into
 //! a record.
 
+mod address;
+mod cluster;
 mod config;
 mod error;
 mod lease;
 mod link;
 mod row;
+mod rows;
 mod scripts;
+mod sentinel;
 mod shared;
 mod watch;
 
@@ -19,17 +23,15 @@ use sessile_engine::store::{
 };
 use tokio::sync::watch as signal;
 
+use self::address::Address;
 pub use self::config::Builder;
-use self::lease::Lease;
-use self::link::Link;
-use self::scripts::Scripts;
-use self::shared::Shared;
+use self::rows::Rows;
 use crate::driver::Driver;
 
 const NAME: &str = "redis";
 const MAX_ROW_BYTES: usize = 16 << 20;
 
-/// A store on a Redis server (6.2 or later) or a Valkey server, not a cluster.
+/// A store on a Redis server (6.2 or later) or a Valkey server, on the primary that sentinels name, or in a cluster.
 ///
 /// Several engines may be open over the same rows. Each change is made in one step by a script on the server, and all
 /// changes of a commit are sent in one round trip. It reconnects by itself; until then calls fail as
@@ -48,12 +50,17 @@ const MAX_ROW_BYTES: usize = 16 << 20;
 /// | `sessile:meta` | layout, latest time, only writer |
 /// | `sessile:lease` | the only writer's lease |
 ///
+/// In a cluster, rows are in 256 buckets with indexes of their own, and each name goes on with the bucket's tag, which puts
+/// all its keys into one slot: `sessile:s:{7f-12}:id`, `sessile:x:{7f-12}` and so on. There is no lease; `sessile:p:{tag}`
+/// holds the ids of renewed sessions whose rows are in the bucket where they began. `docs/stores.md` says what a cluster
+/// gives and what it does not.
+///
 /// A server that may evict keys (`maxmemory-policy` other than `noeviction`) may end any session, and may lose an
 /// index. Set `noeviction`: then a full server refuses changes as [`Full`](sessile_engine::StoreErrorKind::Full).
 ///
 /// # Durability
 /// What the server has: with `appendfsync everysec` the last second may be lost with the machine, and an acknowledged
-/// change may be lost in a failover to a replica. That may bring an ended session back.
+/// change may be lost in a failover to a replica, by sentinels or in a cluster. That may bring an ended session back.
 ///
 /// # Cancel safety
 /// Each call runs on a thread of the store. A caller that is dropped leaves the call to its end.
@@ -75,7 +82,12 @@ const MAX_ROW_BYTES: usize = 16 << 20;
 /// ```
 pub struct RedisStore {
     driver: Driver,
-    shared: Arc<Shared>,
+    rows: Arc<Rows>,
+    prefix: String,
+    listing: bool,
+    exclusive: bool,
+    /// Ends the watches.
+    closed: signal::Sender<bool>,
 }
 
 impl RedisStore {
@@ -90,6 +102,10 @@ impl RedisStore {
     /// Settings for a store at `url`: `redis://user:password@host:port/database`, `rediss://…` for TLS (with the
     /// feature `tls-rustls`), or `redis+unix:///path/of/the.socket?db=0&pass=password`. A wrong one is reported
     /// by [`Builder::connect`].
+    ///
+    /// `redis+cluster://user:password@host:port,host:port` names some nodes of a cluster, and
+    /// `redis+sentinel://user:password@host:port,host:port/name` the sentinels of a primary, whose own user and password are
+    /// `?sentinel_user=…&sentinel_password=…`; `rediss+…` for TLS. Only primaries are asked, never replicas.
     pub fn builder(url: &str) -> Builder {
         Builder::of_url(url)
     }
@@ -100,37 +116,54 @@ impl RedisStore {
         Builder::of_client(client)
     }
 
-    fn new(settings: &Builder, client: ::redis::Client, driver: Driver) -> Result<Self, StoreError> {
-        let shared = Shared {
-            link: Link::new(client, settings.deadline),
-            scripts: Scripts::new(&settings.prefix, settings.listing),
+    /// Settings for a store in the cluster of `nodes`, some of its nodes: as [`builder_with`](Self::builder_with). The
+    /// other nodes are reached as the first of these is, but for the address.
+    pub fn builder_with_cluster(nodes: impl IntoIterator<Item = ::redis::Client>) -> Builder {
+        Builder::of_cluster(nodes.into_iter().collect())
+    }
+
+    /// Settings for a store on the primary that `sentinels` know by `name`: as [`builder_with`](Self::builder_with). It is
+    /// reached as `primary` is, but for the address.
+    pub fn builder_with_sentinels(
+        sentinels: impl IntoIterator<Item = ::redis::Client>,
+        name: &str,
+        primary: ::redis::Client,
+    ) -> Builder {
+        Builder::of_sentinels(sentinels.into_iter().collect(), name, primary)
+    }
+
+    fn new(settings: &Builder, address: Address, driver: Driver) -> Result<Self, StoreError> {
+        Ok(Self {
+            driver,
+            rows: Arc::new(Rows::new(settings, address)?),
             prefix: settings.prefix.clone(),
             listing: settings.listing,
-            lease: settings.lease.map(Lease::new).transpose()?,
+            exclusive: settings.lease.is_some(),
             closed: signal::Sender::new(false),
-        };
-        Ok(Self { driver, shared: Arc::new(shared) })
+        })
     }
 
     /// Checks what is stored, and becomes the only writer if that was wanted.
     async fn opened(self) -> Result<Self, StoreError> {
-        self.run(|shared| async move { shared.open().await }).await?;
-        if let Some(lease) = &self.shared.lease {
+        self.run(|rows| async move { rows.open().await }).await?;
+        if let Rows::One(shared) = &*self.rows
+            && let Some(lease) = &shared.lease
+        {
             let time = std::time::Duration::from_millis(lease.ms());
-            self.driver.spawn(lease::renew(Arc::downgrade(&self.shared), time));
+            self.driver.spawn(lease::renew(Arc::downgrade(shared), time));
         }
         Ok(self)
     }
 
     /// Runs a call to its end or its deadline, whether or not the caller waits for it.
-    async fn run<T: Send + 'static, F>(&self, call: impl FnOnce(Arc<Shared>) -> F) -> Result<T, StoreError>
+    async fn run<T: Send + 'static, F>(&self, call: impl FnOnce(Arc<Rows>) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        if self.shared.link.is_closed() {
+        if self.rows.is_closed() {
             return Err(error::closed());
         }
-        self.driver.run(call(Arc::clone(&self.shared))).await
+        self.driver.run(call(Arc::clone(&self.rows))).await
     }
 }
 
@@ -141,39 +174,39 @@ impl Store for RedisStore {
 
     fn capabilities(&self) -> Capabilities {
         let mut can = Capabilities::full();
-        can.exclusive = self.shared.lease.is_some();
-        can.list = self.shared.listing;
+        can.exclusive = self.exclusive;
+        can.list = self.listing;
         can.watch = true;
         can.max_row_bytes = MAX_ROW_BYTES;
         can
     }
 
     async fn high_water(&self) -> Result<u64, StoreError> {
-        self.run(|shared| async move { shared.high_water().await }).await
+        self.run(|rows| async move { rows.high_water().await }).await
     }
 
     async fn load(&self, id: &SessionId) -> Result<Option<Row>, StoreError> {
         let id = *id;
-        self.run(|shared| async move { shared.load(&id).await }).await
+        self.run(|rows| async move { rows.load(&id).await }).await
     }
 
     async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
         shared::check(changes)?;
-        let (calls, count) = (self.shared.prepare(now, changes), changes.len());
-        self.run(|shared| async move { shared.commit(calls, count).await }).await
+        let changes = changes.to_vec();
+        self.run(|rows| async move { rows.commit(now, &changes).await }).await
     }
 
     async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, StoreError> {
-        self.run(|shared| async move { shared.expire(now, high_water, limit).await }).await
+        self.run(|rows| async move { rows.expire(now, high_water, limit).await }).await
     }
 
     async fn list(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
-        self.run(|shared| async move { Ok(shared.page(after, limit, false).await?.0) }).await
+        self.run(|rows| async move { Ok(rows.page(after, limit, false).await?.0) }).await
     }
 
     async fn scan(&self, after: Option<SessionId>, limit: usize) -> Result<Scanned, StoreError> {
-        self.run(|shared| async move {
-            let (rows, damaged) = shared.page(after, limit, true).await?;
+        self.run(|all| async move {
+            let (rows, damaged) = all.page(after, limit, true).await?;
             Ok(Scanned::of(rows, damaged, limit))
         })
         .await
@@ -183,28 +216,29 @@ impl Store for RedisStore {
     /// One script for all rows of the owner; the server does nothing else meanwhile.
     async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
         let owner = owner.to_owned();
-        self.run(|shared| async move { shared.list_owner(&owner).await }).await
+        self.run(|rows| async move { rows.list_owner(&owner).await }).await
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
-        let armed = self.run(|shared| async move { watch::arm(&shared.link, &shared.prefix).await }).await?;
-        let (watch, pump) = armed.split(self.shared.closed.subscribe());
+        let prefix = self.prefix.clone();
+        let armed = self.run(|rows| async move { watch::arm(rows, prefix).await }).await?;
+        let (watch, pump) = armed.split(self.closed.subscribe());
         self.driver.spawn(pump);
         Ok(watch)
     }
 
     /// Rows that the server removed by itself count until the next [`expire`](Store::expire) meets them.
     async fn count(&self) -> Result<Option<u64>, StoreError> {
-        self.run(|shared| async move { shared.count().await.map(Some) }).await
+        self.run(|rows| async move { rows.count().await.map(Some) }).await
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        if !self.shared.link.close() {
+        if !self.rows.close() {
             return Ok(());
         }
-        self.shared.closed.send_replace(true);
-        let shared = Arc::clone(&self.shared);
-        if let Err(e) = self.driver.run(async move { shared.leave().await }).await {
+        self.closed.send_replace(true);
+        let rows = Arc::clone(&self.rows);
+        if let Err(e) = self.driver.run(async move { rows.leave().await }).await {
             tracing::warn!(store = NAME, error = %e, "the server was not told of the end");
         }
         Ok(())
@@ -215,9 +249,9 @@ impl fmt::Debug for RedisStore {
     /// Without the address: it may have a password in it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
-            .field("prefix", &self.shared.prefix)
-            .field("listing", &self.shared.listing)
-            .field("exclusive", &self.shared.lease.is_some())
+            .field("prefix", &self.prefix)
+            .field("listing", &self.listing)
+            .field("exclusive", &self.exclusive)
             .finish_non_exhaustive()
     }
 }

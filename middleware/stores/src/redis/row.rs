@@ -7,6 +7,8 @@ use sessile_engine::store::Row;
 const LAYOUT: u8 = 1;
 const HAS_OWNER: u8 = 1;
 const HEAD: usize = 19;
+/// The first byte of a pointer.
+const POINTER: u8 = b'P';
 
 /// The value holds no row that this version can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,22 +49,101 @@ pub(super) fn decode(raw: &[u8]) -> Result<Row, Damaged> {
     })
 }
 
-/// The part of a row's key behind the prefix. The braces keep it in one slot with the key that it is put aside under.
-pub(super) fn key(prefix: &str, id: &SessionId) -> String {
-    use std::fmt::Write as _;
-    let mut key = String::with_capacity(prefix.len() + 68);
-    key.push_str(prefix);
-    key.push_str("s:{");
-    for byte in id.as_bytes() {
-        let _ = write!(key, "{byte:02x}");
+/// A value that is not a row but says in which bucket the row is.
+pub(super) fn home_of(raw: &[u8]) -> Option<u8> {
+    match raw {
+        [POINTER, home, _, _, _, _, _, _, _, _] => Some(*home),
+        _ => None,
     }
-    key.push('}');
-    key
 }
 
-/// The id in a key of [`key`]; `None` for any other key.
+/// What the keys of a namespace are called, or those of one bucket of a namespace in a cluster. What is in braces decides
+/// which slot a key is in: there, all keys of a bucket have the same.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    prefix: String,
+    /// Empty if not in a cluster.
+    tag: String,
+}
+
+impl Names {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self::of_bucket(prefix, "")
+    }
+
+    pub(super) fn of_bucket(prefix: &str, tag: &str) -> Self {
+        Self { prefix: prefix.to_owned(), tag: tag.to_owned() }
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(super) fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    pub(super) fn is_bucket(&self) -> bool {
+        !self.tag.is_empty()
+    }
+
+    /// A key that all rows share.
+    pub(super) fn shared(&self, name: &str) -> String {
+        if self.is_bucket() {
+            format!("{}{name}:{{{}}}", self.prefix, self.tag)
+        } else {
+            format!("{}{name}", self.prefix)
+        }
+    }
+
+    fn own(&self, kind: &str, what: &[u8]) -> String {
+        use std::fmt::Write as _;
+        let Self { prefix, tag } = self;
+        let mut key = String::with_capacity(prefix.len() + tag.len() + 2 * what.len() + 6);
+        let _ = if self.is_bucket() {
+            write!(key, "{prefix}{kind}:{{{tag}}}:")
+        } else {
+            write!(key, "{prefix}{kind}:{{")
+        };
+        for byte in what {
+            let _ = write!(key, "{byte:02x}");
+        }
+        if !self.is_bucket() {
+            key.push('}');
+        }
+        key
+    }
+
+    pub(super) fn row(&self, id: &SessionId) -> String {
+        self.own("s", id.as_bytes())
+    }
+
+    /// Where a damaged row is put aside.
+    pub(super) fn aside(&self, id: &SessionId) -> String {
+        self.own("q", id.as_bytes())
+    }
+
+    pub(super) fn owner(&self, owner: &str) -> String {
+        // The name of a script is the SHA-1 of its text, as `redis.sha1hex` has it on the server.
+        let hash = ::redis::Script::new(owner).get_hash().to_owned();
+        if self.is_bucket() {
+            format!("{}o:{{{}}}:{hash}", self.prefix, self.tag)
+        } else {
+            format!("{}o:{{{hash}}}", self.prefix)
+        }
+    }
+}
+
+/// The id in a key of [`Names::row`]; `None` for any other key.
 pub(super) fn id_of(prefix: &str, key: &[u8]) -> Option<SessionId> {
-    let hex = key.strip_prefix(prefix.as_bytes())?.strip_prefix(b"s:{")?.strip_suffix(b"}")?;
+    let braced = key.strip_prefix(prefix.as_bytes())?.strip_prefix(b"s:{")?;
+    let hex = match braced.strip_suffix(b"}") {
+        Some(hex) => hex,
+        None => {
+            let end = braced.windows(2).position(|two| two == b"}:")?;
+            braced.get(end + 2..)?
+        }
+    };
     let (pairs, []) = hex.as_chunks::<2>() else { return None };
     let mut id = [0; 32];
     if pairs.len() != id.len() {
@@ -112,10 +193,12 @@ mod tests {
         #[test]
         fn ids_come_back_from_their_keys(id: [u8; 32], prefix in "[a-z:]{1,8}", other in "[a-z:]{1,8}") {
             let id = SessionId::from_bytes(id);
-            let key = key(&prefix, &id);
-            prop_assert_eq!(id_of(&prefix, key.as_bytes()), Some(id));
-            if other != prefix {
-                prop_assert_eq!(id_of(&other, key.as_bytes()), None);
+            for names in [Names::new(&prefix), Names::of_bucket(&prefix, "0f-12")] {
+                let key = names.row(&id);
+                prop_assert_eq!(id_of(&prefix, key.as_bytes()), Some(id));
+                if other != prefix {
+                    prop_assert_eq!(id_of(&other, key.as_bytes()), None);
+                }
             }
         }
 
@@ -129,8 +212,15 @@ mod tests {
     fn the_layout_is_pinned() {
         let row = Row { version: 2, expires_at: 3, owner: Some("u".into()), bytes: vec![0xAB] };
         assert_eq!(encode(&row), [1, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, b'u', 0xAB]);
-        let key = key("p:", &SessionId::from_bytes([0x0f; 32]));
-        assert_eq!(key, format!("p:s:{{{}}}", "0f".repeat(32)));
-        assert_eq!(id_of("p:", key.to_uppercase().as_bytes()), None);
+        let id = SessionId::from_bytes([0x0f; 32]);
+        let (one, bucket) = (Names::new("p:"), Names::of_bucket("p:", "0f-12"));
+        assert_eq!(one.row(&id), format!("p:s:{{{}}}", "0f".repeat(32)));
+        assert_eq!(id_of("p:", one.row(&id).to_uppercase().as_bytes()), None);
+        assert_eq!(bucket.row(&id), format!("p:s:{{0f-12}}:{}", "0f".repeat(32)));
+        assert_eq!(bucket.aside(&id), format!("p:q:{{0f-12}}:{}", "0f".repeat(32)));
+        assert_eq!(bucket.owner("u"), "p:o:{0f-12}:51e69892ab49df85c6230ccc57f8e1d1606caccc");
+        assert_eq!((one.shared("x"), bucket.shared("x")), ("p:x".to_owned(), "p:x:{0f-12}".to_owned()));
+        assert_eq!(home_of(&[b'P', 7, 0, 0, 0, 0, 0, 0, 0, 0]), Some(7));
+        assert_eq!(home_of(&encode(&row)), None);
     }
 }

@@ -3,7 +3,6 @@
 use ::redis::Value;
 use sessile_engine::SessionId;
 use sessile_engine::store::{Change, Expired, Listed, Outcome, Row, StoreError, StoreErrorKind};
-use tokio::sync::watch as signal;
 
 use super::lease::Lease;
 use super::link::{Call, Link};
@@ -20,11 +19,8 @@ const MOST_EXPIRED: usize = 512;
 pub(super) struct Shared {
     pub(super) link: Link,
     pub(super) scripts: Scripts,
-    pub(super) prefix: String,
     pub(super) listing: bool,
     pub(super) lease: Option<Lease>,
-    /// Ends the watches.
-    pub(super) closed: signal::Sender<bool>,
 }
 
 /// Refuses rows that the contract does not allow, before anything is sent.
@@ -53,31 +49,7 @@ impl Shared {
     pub(super) async fn open(&self) -> Result<(), StoreError> {
         let (token, ms) = self.lease.as_ref().map_or(("", 0), |lease| (lease.token(), lease.ms()));
         let answer = self.link.run("opening", &self.scripts.open(token, ms)).await?;
-        let Value::Array(fields) = &answer else { return Err(error::unexpected("opening")) };
-        let [layout, listed, left] = &fields[..] else { return Err(error::unexpected("opening")) };
-        match scripts::number(layout) {
-            Some(1) => {}
-            Some(_) => {
-                return Err(error::own(
-                    StoreErrorKind::NewerFormat,
-                    "the rows were written by a newer version of sessile",
-                ));
-            }
-            None => return Err(error::own(StoreErrorKind::Foreign, "the keys of this prefix are not ours")),
-        }
-        if scripts::bytes(listed) != Some(if self.listing { b"1" } else { b"0" }) {
-            return Err(error::own(
-                StoreErrorKind::Config,
-                "the rows were stored with another `listing`: all engines over them must say the same",
-            ));
-        }
-        match scripts::number(left) {
-            Some(0) => Ok(()),
-            left => Err(error::own(
-                StoreErrorKind::Locked,
-                format!("another engine is the only writer, for {} ms more at least", left.unwrap_or(0)),
-            )),
-        }
+        layout_of(&answer, self.listing)
     }
 
     /// Gives the lease up, and the connection. A lease that cannot be given up runs out.
@@ -100,30 +72,26 @@ impl Shared {
     }
 
     pub(super) async fn load(&self, id: &SessionId) -> Result<Option<Row>, StoreError> {
-        let damaged = || error::own(StoreErrorKind::Corrupt, format!("the row of {id:?} is damaged"));
-        let cmd = command("GET", &[row::key(&self.prefix, id).as_bytes()]);
+        let cmd = command("GET", &[self.scripts.row_key(id).as_bytes()]);
         match self.link.ask("loading a row", &cmd).await {
             Ok(Value::Nil) => Ok(None),
             Ok(value) => {
                 let raw = scripts::bytes(&value).ok_or_else(|| error::unexpected("loading a row"))?;
-                row::decode(raw).map(Some).map_err(|row::Damaged| damaged())
+                row::decode(raw).map(Some).map_err(|row::Damaged| damaged(id))
             }
             // A key of another type is in its place.
-            Err(e) if e.kind() == StoreErrorKind::Foreign => Err(damaged().with_source(e)),
+            Err(e) if e.kind() == StoreErrorKind::Foreign => Err(damaged(id).with_source(e)),
             Err(e) => Err(e),
         }
     }
 
     /// The calls that make `changes`, without the turn of the only writer.
-    pub(super) fn prepare(&self, now: u64, changes: &[Change]) -> Vec<Call> {
+    fn prepare(&self, now: u64, changes: &[Change]) -> Vec<Call> {
         self.scripts.commit(now, changes, self.lease.as_ref().map(Lease::token))
     }
 
-    pub(super) async fn commit(
-        &self,
-        mut calls: Vec<Call>,
-        count: usize,
-    ) -> Result<Vec<Outcome>, StoreError> {
+    pub(super) async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
+        let (mut calls, count) = (self.prepare(now, changes), changes.len());
         let _order = match &self.lease {
             Some(lease) => {
                 let (order, turn) = lease.next().await;
@@ -147,18 +115,11 @@ impl Shared {
             let part = left.min(MOST_EXPIRED);
             let call = self.scripts.expire(now, high_water, part, token);
             let answer = self.link.run("expiry", &call).await?;
-            if let Some(refused) = scripts::refusal(&answer) {
-                return Err(refused);
-            }
-            let Value::Array(fields) = &answer else { return Err(error::unexpected("expiry")) };
-            let [Value::Int(count), Value::Int(more)] = fields[..] else {
-                return Err(error::unexpected("expiry"));
-            };
-            let count = u64::try_from(count).map_err(|_| error::unexpected("expiry"))?;
-            removed += count;
-            left = left.saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
-            if more == 0 || left == 0 {
-                return Ok(Expired { removed, more: more != 0 });
+            let part = scripts::expired(&answer)?;
+            removed += part.removed;
+            left = left.saturating_sub(usize::try_from(part.removed).unwrap_or(usize::MAX));
+            if !part.more || left == 0 {
+                return Ok(Expired { removed, more: part.more });
             }
         }
     }
@@ -180,13 +141,9 @@ impl Shared {
                 return Ok((rows, damaged));
             }
             let answer = self.link.run("a listing", &self.scripts.page(after, wanted)).await?;
-            let Value::Array(items) = answer else { return Err(error::unexpected("a listing")) };
-            let Some((Value::Int(ended), items)) = items.split_first() else {
-                return Err(error::unexpected("a listing"));
-            };
-            let (pairs, _) = items.as_chunks::<2>();
-            for [id, raw] in pairs {
-                let id = id_in(id).ok_or_else(|| error::unexpected("a listing"))?;
+            let (ended, pairs) = scripts::page(&answer)?;
+            let is_last = ended || pairs.is_empty();
+            for (id, raw) in pairs {
                 after = Some(id);
                 match (raw, scripts::bytes(raw).map(row::decode)) {
                     (Value::Nil, _) => {}
@@ -195,7 +152,7 @@ impl Shared {
                     _ => {}
                 }
             }
-            if *ended == 1 || pairs.is_empty() {
+            if is_last {
                 return Ok((rows, damaged));
             }
         }
@@ -203,19 +160,7 @@ impl Shared {
 
     pub(super) async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
         let answer = self.link.run("an owner's rows", &self.scripts.owner(owner)).await?;
-        let Value::Array(items) = answer else { return Err(error::unexpected("an owner's rows")) };
-        let (pairs, _) = items.as_chunks::<2>();
-        let mut rows = Vec::with_capacity(pairs.len());
-        for [id, raw] in pairs {
-            let (Some(id), Some(raw)) = (id_in(id), scripts::bytes(raw)) else {
-                return Err(error::unexpected("an owner's rows"));
-            };
-            // A damaged one is found by whoever loads it.
-            if let Ok(row) = row::decode(raw) {
-                rows.push(Listed { id, row });
-            }
-        }
-        Ok(rows)
+        scripts::owned(&answer)
     }
 
     pub(super) async fn count(&self) -> Result<u64, StoreError> {
@@ -224,14 +169,43 @@ impl Shared {
     }
 }
 
-fn command(verb: &str, args: &[&[u8]]) -> ::redis::Cmd {
+/// Whether the rows are ours to read, as opening was answered.
+pub(super) fn layout_of(answer: &Value, listing: bool) -> Result<(), StoreError> {
+    let Value::Array(fields) = answer else { return Err(error::unexpected("opening")) };
+    let [layout, listed, left] = &fields[..] else { return Err(error::unexpected("opening")) };
+    match scripts::number(layout) {
+        Some(1) => {}
+        Some(_) => {
+            return Err(error::own(
+                StoreErrorKind::NewerFormat,
+                "the rows were written by a newer version of sessile",
+            ));
+        }
+        None => return Err(error::own(StoreErrorKind::Foreign, "the keys of this prefix are not ours")),
+    }
+    if scripts::bytes(listed) != Some(if listing { b"1" } else { b"0" }) {
+        return Err(error::own(
+            StoreErrorKind::Config,
+            "the rows were stored with another `listing`: all engines over them must say the same",
+        ));
+    }
+    match scripts::number(left) {
+        Some(0) => Ok(()),
+        left => Err(error::own(
+            StoreErrorKind::Locked,
+            format!("another engine is the only writer, for {} ms more at least", left.unwrap_or(0)),
+        )),
+    }
+}
+
+pub(super) fn damaged(id: &SessionId) -> StoreError {
+    error::own(StoreErrorKind::Corrupt, format!("the row of {id:?} is damaged"))
+}
+
+pub(super) fn command(verb: &str, args: &[&[u8]]) -> ::redis::Cmd {
     let mut cmd = ::redis::cmd(verb);
     for arg in args {
         cmd.arg(arg);
     }
     cmd
-}
-
-fn id_in(value: &Value) -> Option<SessionId> {
-    Some(SessionId::from_bytes(scripts::bytes(value)?.try_into().ok()?))
 }

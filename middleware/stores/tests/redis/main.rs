@@ -2,16 +2,24 @@
 
 #![cfg(all(feature = "redis", unix))]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests fail by panicking")]
+#![allow(clippy::print_stdout, reason = "what a failover lost is told, not hidden")]
 
 #[cfg(feature = "tls-rustls")]
 #[path = "../support/tls.rs"]
 mod certificates;
+mod cluster;
+#[path = "../support/cluster.rs"]
+mod cluster_server;
 mod conformance;
 mod exclusive;
+mod failover;
 mod failures;
 mod keys;
 #[path = "../support/relay.rs"]
 mod relay;
+mod sentinel;
+#[path = "../support/sentinel.rs"]
+mod sentinel_server;
 #[path = "../support/redis.rs"]
 mod server;
 #[cfg(feature = "tls-rustls")]

@@ -1,8 +1,8 @@
--- Keeps the lease of the token ARGV[4] for ARGV[5] ms more, or gives it up if that is 0.
-if fenced(ARGV[4]) then return 'fenced' end
-if ARGV[5] == '0' then
-  if redis.call('GET', LEASE) == ARGV[4] then redis.call('DEL', LEASE) end
+-- Keeps the lease of the token ARGV[5] for ARGV[6] ms more, or gives it up if that is 0.
+if fenced(ARGV[5]) then return 'fenced' end
+if ARGV[6] == '0' then
+  if redis.call('GET', LEASE) == ARGV[5] then redis.call('DEL', LEASE) end
 else
-  redis.call('SET', LEASE, ARGV[4], 'PX', ARGV[5])
+  redis.call('SET', LEASE, ARGV[5], 'PX', ARGV[6])
 end
 return 'kept'

@@ -1,6 +1,6 @@
 -- Who opens asks what is here. ARGV: token ('' to share the rows), lease in ms.
 -- Answers layout, list, and for how many ms somebody else is the only writer.
-local TOKEN, MS = ARGV[4], ARGV[5]
+local TOKEN, MS = ARGV[5], ARGV[6]
 local found = redis.call('HMGET', META, 'layout', 'list')
 local left = 0
 local holder = redis.call('GET', LEASE)
