@@ -267,7 +267,7 @@ impl ById<'_> {
             return Err(closed());
         }
         match self.core.find_cached(id, self.core.clock.now_ms()) {
-            Some(found) => Ok(found),
+            Some(found) => Ok(found.map(|(entry, _)| entry)),
             None => self.core.load(id, true).await,
         }
     }

@@ -14,14 +14,14 @@ use self::aliases::{Aliases, Table};
 use self::follow::latest_use;
 use self::health::Condition;
 use self::sealing::row_head;
-use crate::cache::{Cache, Entry, EntryRef, Phase};
+use crate::cache::{Cache, Entry, EntryRef, Phase, Seen};
 use crate::clock::EngineClock;
 use crate::config::{Config, Release};
 use crate::error::{Error, ErrorKind, Result, StoreError, StoreErrorKind};
 use crate::journal::Journaled;
 use crate::observer::{Event, Observer, notify};
 use crate::owner::{Gates, Moving};
-use crate::record::Record;
+use crate::record::{Record, Times};
 use crate::shared::Shared;
 use crate::stats::{Counters, Stats};
 use crate::store::DynStore;
@@ -129,34 +129,42 @@ impl Core {
 
     // ---- loading ----
 
-    /// Looks `id` up in the cache. `None` means that only the store knows.
-    pub(crate) fn find_cached(&self, id: &SessionId, now: u64) -> Option<Option<EntryRef>> {
+    /// Looks `id` up in the cache. `None` means that only the store knows. With the entry comes what it holds, unless
+    /// that is elsewhere.
+    pub(crate) fn find_cached(&self, id: &SessionId, now: u64) -> Option<Option<(EntryRef, Option<Seen>)>> {
         match self.cache.get(id) {
             Some(entry) if self.is_stale(&entry, now) => None,
-            Some(entry) => Some(self.use_entry(entry, now)),
+            Some(entry) => Some(match entry.see(now) {
+                Some(seen) => {
+                    self.note_use(&entry, &seen.times, now);
+                    Some((entry, Some(seen)))
+                }
+                None => self.use_entry(entry, now).map(|entry| (entry, None)),
+            }),
             None => match self.aliases.find(id, now) {
-                Some(gone) => Some(self.use_followed(gone, now)),
+                Some(gone) => Some(self.use_followed(gone, now).map(|gone| (gone, None))),
                 None if self.store.is_none() => Some(None),
                 None => None,
             },
         }
     }
 
-    /// The entry of `id` if it is cached and in service, its use noted.
+    /// The entry of `id` if it is cached and in service, with what it holds, and its use noted.
     #[inline]
-    pub(crate) fn find_live(&self, id: &SessionId, now: u64) -> Option<EntryRef> {
+    pub(crate) fn find_live(&self, id: &SessionId, now: u64) -> Option<(EntryRef, Seen)> {
         let entry = self.cache.get(id)?;
-        let seen = entry.check(now)?;
+        let seen = entry.see(now)?;
         if self.is_stale(&entry, now) {
             return None;
         }
-        self.note_use(&entry, seen, now);
-        Some(entry)
+        self.note_use(&entry, &seen.times, now);
+        Some((entry, seen))
     }
 
     #[inline]
-    fn note_use(&self, entry: &EntryRef, (noted, idle): (u64, u64), now: u64) {
+    fn note_use(&self, entry: &EntryRef, times: &Times, now: u64) {
         entry.touch(now);
+        let (noted, idle) = (times.last_seen, times.idle_timeout);
         if idle != 0 && now.saturating_sub(noted) >= Config::touch_interval(idle) {
             self.note_touch(entry, now);
         }
@@ -173,7 +181,7 @@ impl Core {
             }
             return None;
         };
-        self.note_use(&entry, seen, now);
+        self.note_use(&entry, &seen, now);
         Some(entry)
     }
 

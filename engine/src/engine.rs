@@ -132,7 +132,14 @@ impl Engine {
         let now = core.clock.now_ms();
         let id = token.id();
         match core.find_cached(&id, now) {
-            Some(found) => Begin(BeginState::Ready(Some(Ok(begin(core.clone(), found, token))))),
+            Some(Some((entry, Some(seen)))) => {
+                let session = Session::begin_seen(core.clone(), entry, seen, token.clone());
+                Begin(BeginState::Ready(Some(Ok(session))))
+            }
+            Some(found) => {
+                let entry = found.map(|(entry, _)| entry);
+                Begin(BeginState::Ready(Some(Ok(begin(core.clone(), entry, token)))))
+            }
             None => Begin(BeginState::Loading(Box::pin(load(core.clone(), id, token.clone(), true)))),
         }
     }
@@ -184,8 +191,8 @@ impl Engine {
             return None;
         }
         let Some((token, id)) = token else { return Some(Session::begin(core.clone(), None, None)) };
-        let entry = core.find_live(id, core.clock.now_ms())?;
-        Some(Session::begin(core.clone(), Some(entry), Some(token)))
+        let (entry, seen) = core.find_live(id, core.clock.now_ms())?;
+        Some(Session::begin_seen(core.clone(), entry, seen, token))
     }
 
     /// Whether `other` is a clone of this engine.

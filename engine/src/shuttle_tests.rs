@@ -187,6 +187,32 @@ fn shuttle_no_update_is_lost() {
     });
 }
 
+/// A handle reads what it came with without a lock, for as long as that is current.
+#[test]
+fn shuttle_of_two_who_change_and_read_crosswise_one_sees_the_other() {
+    check(|| {
+        let store = MemoryStore::default();
+        let engine = engine(&store);
+        let tokens = [stored(&engine), stored(&engine)];
+        let threads: Vec<_> = [0, 1]
+            .map(|i| {
+                let (mine, other) = (open(&engine, &tokens[i]), open(&engine, &tokens[1 - i]));
+                spawn(move || {
+                    assert_eq!(mine.get::<u32>("n").expect("reads"), Some(0));
+                    mine.put("n", &1_u32).expect("puts");
+                    assert_eq!(mine.get::<u32>("n").expect("reads"), Some(1));
+                    let first = other.get::<u32>("n").expect("reads");
+                    let again = other.get::<u32>("n").expect("reads");
+                    assert!(first <= again, "no read goes back");
+                    first
+                })
+            })
+            .into();
+        let seen: Vec<_> = threads.into_iter().map(|t| t.join().expect("joins")).collect();
+        assert!(seen.contains(&Some(1)), "neither saw the other");
+    });
+}
+
 #[test]
 fn shuttle_pop_is_exactly_once() {
     check(|| {

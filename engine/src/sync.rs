@@ -3,8 +3,10 @@
 
 #[cfg(not(feature = "shuttle"))]
 mod real {
-    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockWriteGuard};
+    pub(crate) use std::sync::atomic::{
+        AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    };
     pub(crate) use std::time::Duration;
 
     /// Waits on `condvar` until notified or until `timeout` has passed.
@@ -23,8 +25,9 @@ pub(crate) use real::*;
 #[cfg(feature = "shuttle")]
 mod modelled {
     //! Shuttle's types with parking_lot's non-poisoning signatures.
+    pub(crate) use shuttle::sync::RwLockWriteGuard;
     pub(crate) use shuttle::sync::atomic::{
-        AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+        AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
     };
     use std::ops::{Deref, DerefMut};
     pub(crate) use std::time::Duration;

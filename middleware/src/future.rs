@@ -56,22 +56,25 @@ where
         let mut this = self.project();
         match this.state.as_mut().project() {
             StateProj::Running { inner } => {
-                let result = ready!(scope::enter(this.frame, || inner.poll(cx)));
-                let Ok(mut response) = result else {
+                // Changed in place and handed on whole: a response head is not cheap to move.
+                let mut result = ready!(scope::enter(this.frame, || inner.poll(cx)));
+                let mut session = None;
+                if let (Ok(response), Some(frame)) = (&mut result, this.frame.as_mut()) {
+                    let finished = frame.finish();
+                    if finished.consulted {
+                        frame.shared.carrier.vary(response.headers_mut());
+                    }
+                    session = finished.session;
+                    if !matches!(this.cookie.as_deref(), Some(Err(_))) {
+                        session = session.and_then(|session| session.leave().err());
+                    }
+                }
+                let (Some(session), true) = (session, result.is_ok()) else {
                     this.state.set(State::Done);
                     *this.frame = None;
                     return Poll::Ready(result);
                 };
-                let finished = this.frame.as_mut().map(Frame::finish);
-                if finished.as_ref().is_some_and(|f| f.consulted)
-                    && let Some(frame) = this.frame.as_ref()
-                {
-                    frame.shared.carrier.vary(response.headers_mut());
-                }
-                let Some(session) = finished.and_then(|f| f.session) else {
-                    this.state.set(State::Done);
-                    return Poll::Ready(Ok(response));
-                };
+                let response = result?;
                 if let Some(Err(error)) = this.cookie.as_deref() {
                     this.state.set(State::Done);
                     return Poll::Ready(Ok(fail::misconfigured(error)));

@@ -28,7 +28,7 @@ pub enum CacheControl {
 pub(crate) fn vary_on_cookie(headers: &mut HeaderMap) {
     let covers = |member: &[u8]| member == b"*" || member.eq_ignore_ascii_case(b"cookie");
     if let Entry::Vacant(vacant) = headers.entry(VARY) {
-        vacant.insert(HeaderValue::from_static("Cookie"));
+        vacant.insert(const { HeaderValue::from_static("Cookie") });
         return;
     }
     if headers.get_all(VARY).iter().any(|line| members(line).any(covers)) {

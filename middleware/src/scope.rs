@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::HeaderMap;
 use sessile_engine::{Moment, Session as Live, Token};
 
-use crate::cookie::read::Candidates;
+use crate::cookie::read::{self, Candidates};
 use crate::layer::Shared;
 use crate::transport::{self, Carrier, RequestHead};
 
@@ -145,20 +145,29 @@ impl Frame {
         if !matches!(self.shared.carrier, Carrier::Cookie) {
             return None;
         }
-        let found = Candidates::find(headers, self.shared.cookie.name());
-        // Whatever is odd is reported on the other way.
-        if found.over_budget || found.malformed {
-            return None;
-        }
+        let name = self.shared.cookie.name();
+        let token = match read::only(headers, name).and_then(Token::parse) {
+            Some(token) => Some(token),
+            None => {
+                let found = Candidates::find(headers, name);
+                // Whatever is odd is reported on the other way.
+                if found.over_budget || found.malformed {
+                    return None;
+                }
+                match found.as_slice() {
+                    [] => None,
+                    [value] => Some(Token::parse(value)?),
+                    _ => return None,
+                }
+            }
+        };
         let engine = &self.shared.engine;
-        let (session, fingerprint) = match found.as_slice() {
-            [] => (engine.session_now(None)?, transport::fingerprint([])),
-            [value] => {
-                let token = Token::parse(value)?;
+        let (session, fingerprint) = match token {
+            None => (engine.session_now(None)?, transport::fingerprint([])),
+            Some(token) => {
                 let id = token.id();
                 (engine.session_now(Some((token, &id)))?, transport::fingerprint([&id]))
             }
-            _ => return None,
         };
         state.consulted = true;
         state.fingerprint = fingerprint;

@@ -16,12 +16,14 @@
 mod claim;
 mod owned;
 mod renewal;
+mod seen;
 mod shared;
 mod write;
 
 use std::ops::Deref;
 
 pub(crate) use self::claim::Claimed;
+pub(crate) use self::seen::Seen;
 pub(crate) use self::shared::{Answer, Rebased};
 pub(crate) use self::write::{Amend, Pick, WriteMode};
 use super::Grown;
@@ -29,7 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::observer::ExpiredBy;
 use crate::owner::Follow;
 use crate::record::{Meta, Record, Times};
-use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, RwLock};
+use crate::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, RwLock};
 use crate::token::SessionId;
 use crate::writer::Queue;
 
@@ -127,6 +129,8 @@ pub(crate) struct Entry {
     armed: AtomicU32,
     phase: AtomicU8,
     flags: AtomicU8,
+    /// How often the record was replaced: `cache/entry/seen.rs`.
+    edits: AtomicU16,
 }
 
 /// What [`Entry::read`] found.
@@ -196,6 +200,7 @@ impl Entry {
             armed: AtomicU32::new(0),
             phase: AtomicU8::new(phase as u8),
             flags: AtomicU8::new(flags | owned),
+            edits: AtomicU16::new(0),
         }))
     }
 
@@ -278,12 +283,12 @@ impl Entry {
         }
     }
 
-    /// Whether the session is in service at `now`, and the touch its record remembers.
+    /// Whether the session is in service at `now`, and the times of its record.
     #[inline]
-    pub(crate) fn check(&self, now: u64) -> Option<(u64, u64)> {
+    pub(crate) fn check(&self, now: u64) -> Option<Times> {
         let record = self.record.read();
         let times = record.as_ref()?.times();
-        (now < self.expiry_of(&times)).then_some((times.last_seen, times.idle_timeout))
+        (now < self.expiry_of(&times)).then_some(times)
     }
 
     /// Whether nothing would be lost if the map forgot this entry. The caller holds the map's write lock and
@@ -310,13 +315,13 @@ impl Entry {
 
     /// Marks the entry as watched.
     pub(crate) fn watch(&self) {
-        let _slot = self.record.write();
+        let _slot = self.change();
         self.set_flags(self.flags() | WATCHED);
     }
 
     /// Takes the mark away if `nobody` waits, which is asked under the lock that `watch` needs.
     pub(crate) fn unwatch(&self, nobody: impl FnOnce() -> bool) {
-        let _slot = self.record.write();
+        let _slot = self.change();
         if nobody() {
             self.set_flags(self.flags() & !WATCHED);
         }
@@ -339,7 +344,7 @@ impl EntryRef {
         expected: Option<&Record>,
         edit: impl FnOnce(&Record, Meta) -> Result<(Option<Record>, R)>,
     ) -> Result<Edited<R>> {
-        let mut slot = self.record.write();
+        let mut slot = self.change();
         let Some(record) = &*slot else { return Err(revoked()) };
         if now >= self.expiry(record) {
             return Err(revoked());
@@ -388,7 +393,7 @@ impl EntryRef {
 
     /// Puts the entry into service. Returns its record's size in bytes, or `None` if it has ended already.
     pub(crate) fn publish(&self, follow: Follow<'_>) -> Option<usize> {
-        let slot = self.record.write();
+        let slot = self.change();
         let record = slot.as_ref()?;
         self.set_phase(Phase::Live);
         self.set_flags(self.flags() & (OWNED | WATCHED) | DIRTY);
@@ -422,7 +427,7 @@ impl EntryRef {
     }
 
     fn end(&self, follow: Follow<'_>, reason: Phase, really: impl FnOnce(&Record) -> bool) -> Option<usize> {
-        let mut slot = self.record.write();
+        let mut slot = self.change();
         if !slot.as_ref().is_some_and(really) {
             self.end_claimed(follow.queue, reason);
             return None;

@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 pub(crate) use self::budget::Grown;
 use self::budget::Usage;
 pub(crate) use self::entry::{
-    Amend, Answer, Claimed, Edited, Entry, EntryRef, Phase, Pick, Read, Rebased, WriteMode, revoked,
+    Amend, Answer, Claimed, Edited, Entry, EntryRef, Phase, Pick, Read, Rebased, Seen, WriteMode, revoked,
 };
 use self::evict::Ring;
 pub(crate) use self::evict::Victims;

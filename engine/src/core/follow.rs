@@ -46,7 +46,7 @@ impl Core {
     pub(super) fn use_followed(&self, gone: EntryRef, now: u64) -> Option<EntryRef> {
         let entry = self.successor(&gone, now)?;
         let seen = entry.check(now)?;
-        self.note_use(&entry, seen, now);
+        self.note_use(&entry, &seen, now);
         Some(gone)
     }
 

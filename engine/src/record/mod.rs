@@ -34,6 +34,9 @@ struct Align8;
 /// Bytes of the allocation before the body: the reference count and the length.
 const ALLOCATION_HEADER: usize = 16;
 
+/// Bytes that [`Record::touch_lines`] reads: one of each line behind the first, which has the length.
+const TOUCHED: [usize; 3] = [64, 128, 192];
+
 /// A session's metadata and data at one moment: immutable, shared, read in place.
 ///
 /// It is one pointer; a clone is one atomic increment.
@@ -120,6 +123,15 @@ impl Record {
     #[must_use]
     pub fn idle_timeout_ms(&self) -> u64 {
         self.root().idle_timeout.into()
+    }
+
+    /// Reads a byte of each of the first cache lines, for a reader that will look for values: of a record that is in
+    /// no cache, they are fetched while the root is, which is at the other end, and not after it.
+    #[inline]
+    pub(crate) fn touch_lines(&self) {
+        for at in TOUCHED {
+            std::hint::black_box(self.body().get(at).copied());
+        }
     }
 
     /// Latest use, deadline and idle timeout, in ms, at the price of one.

@@ -148,6 +148,21 @@ impl Session {
         })))
     }
 
+    /// Ends the request's part as [`commit`](Self::commit) does, of a handle that is done with, if that takes nothing:
+    /// there is no other handle, and nothing was done that has to be waited for or that the client must hear of.
+    ///
+    /// # Errors
+    /// The handle, which has to be committed.
+    #[doc(hidden)]
+    #[inline]
+    pub fn leave(mut self) -> Result<(), Self> {
+        let alone = self.unit.as_mut().and_then(triomphe::Arc::get_mut).is_some_and(|unit| {
+            let Some(core) = unit.core.as_ref() else { return false };
+            core.config.life.rotate_ms.is_none() && unit.slot.is_plain(core.release == Release::AtOnce)
+        });
+        if alone { Ok(()) } else { Err(self) }
+    }
+
     /// Publishes the new session, if there is room for it without waiting. Runs when the commit is polled, so
     /// that one which never is leaves nothing behind.
     fn publish_now(&self) -> PublishNow {

@@ -41,7 +41,7 @@ pub use self::snapshot::Snapshot;
 pub(crate) use self::stand_in::damaged;
 pub use self::transaction::Transaction;
 pub use self::watch::{Changed, Ended, Revoked};
-use crate::cache::{Edited, Entry, EntryRef, Read};
+use crate::cache::{Edited, Entry, EntryRef, Read, Seen};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Look, Meta, Record};
@@ -81,12 +81,25 @@ struct Unit {
     slot: SlotCell,
 }
 
+/// What was found under a key.
+enum Found {
+    Absent,
+    Scalar(ValueRef<'static>),
+    At(Record, usize),
+}
+
 /// What an edit makes of a record: the new one, if it changed anything, and the caller's result.
 type Change<R> = Result<(Option<Record>, R)>;
 
 impl Session {
     pub(crate) fn begin(core: Arc<Core>, entry: Option<EntryRef>, token: Option<Token>) -> Self {
-        Self { unit: Some(pool::take(core, entry, token)) }
+        Self { unit: Some(pool::take(core, entry, None, token)) }
+    }
+
+    /// A handle for `entry`, of which `seen` has just been seen.
+    #[inline]
+    pub(crate) fn begin_seen(core: Arc<Core>, entry: EntryRef, seen: Seen, token: Token) -> Self {
+        Self { unit: Some(pool::take(core, Some(entry), Some(seen), Some(token))) }
     }
 
     /// An empty handle for a client whose session has ended, with the store perhaps not told yet.
@@ -118,10 +131,18 @@ impl Session {
         self.peek(Record::clone)
     }
 
-    /// What `look` sees of the current record. It runs under the entry's lock, so it is engine code.
+    /// What `look` sees of the current record. It may run under the entry's lock, so it is engine code.
     #[inline]
     fn peek<R>(&self, look: impl Fn(&Record) -> R) -> Option<R> {
         let now = self.core().clock.now_ms();
+        if let Some(record) = self.unit().slot.current(now) {
+            return Some(look(record));
+        }
+        self.peek_locked(now, look)
+    }
+
+    /// The same under the entry's lock.
+    fn peek_locked<R>(&self, now: u64, look: impl Fn(&Record) -> R) -> Option<R> {
         let entry;
         if let Some(first) = self.unit().slot.unmoved() {
             match first?.peek(now, &look) {
@@ -250,24 +271,28 @@ impl Session {
     /// # Ok::<(), sessile_engine::Error>(()) }).unwrap();
     /// ```
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
-        // Decoding is the caller's code, so it runs without the lock. A scalar is copied out; for anything else
-        // the record is held on to.
-        enum Found {
-            Absent,
-            Scalar(ValueRef<'static>),
-            At(Record, usize),
+        // Decoding is the caller's code, so it runs without the lock. From the record that the handle came with, in
+        // place; else a scalar is copied out, and for anything else the record is held on to.
+        let now = self.core().clock.now_ms();
+        if let Some(record) = self.unit().slot.current(now) {
+            return record.get(key).map(decode).transpose().map_err(|e| e.with_key(key));
         }
-        let found = self.peek(|record| match record.look(key) {
-            Look::Absent => Found::Absent,
-            Look::Scalar(scalar) => Found::Scalar(scalar),
-            Look::At(index) => Found::At(record.clone(), index),
-        });
-        match found {
+        match self.find(key, now) {
             None | Some(Found::Absent) => Ok(None),
             Some(Found::Scalar(value)) => decode(value).map(Some),
             Some(Found::At(record, index)) => record.value_at(index).map(decode).transpose(),
         }
         .map_err(|e| e.with_key(key))
+    }
+
+    /// The value under `key`, past what the handle came with. `None` if there is no session.
+    #[inline(never)]
+    fn find(&self, key: &str, now: u64) -> Option<Found> {
+        self.peek_locked(now, |record| match record.look(key) {
+            Look::Absent => Found::Absent,
+            Look::Scalar(scalar) => Found::Scalar(scalar),
+            Look::At(index) => Found::At(record.clone(), index),
+        })
     }
 
     /// Stores `value` under `key`, replacing what was there. The first write to an empty session creates it.

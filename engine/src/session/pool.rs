@@ -6,7 +6,7 @@ use std::sync::Arc as StdArc;
 use triomphe::Arc;
 
 use super::{SlotCell, Unit};
-use crate::cache::EntryRef;
+use crate::cache::{EntryRef, Seen};
 use crate::core::Core;
 use crate::token::Token;
 
@@ -21,16 +21,22 @@ thread_local! {
 
 /// A state for a request.
 #[cfg(not(feature = "shuttle"))]
-pub(super) fn take(core: StdArc<Core>, entry: Option<EntryRef>, token: Option<Token>) -> Arc<Unit> {
+#[inline]
+pub(super) fn take(
+    core: StdArc<Core>,
+    entry: Option<EntryRef>,
+    seen: Option<Seen>,
+    token: Option<Token>,
+) -> Arc<Unit> {
     let kept = UNITS.try_with(|units| units.try_borrow_mut().ok()?.pop());
     if let Ok(Some(mut unit)) = kept
         && let Some(state) = Arc::get_mut(&mut unit)
     {
         state.core = Some(core);
-        state.slot.reset(entry, token);
+        state.slot.reset(entry, seen, token);
         return unit;
     }
-    Arc::new(Unit { core: Some(core), slot: SlotCell::new(entry, token) })
+    Arc::new(Unit { core: Some(core), slot: SlotCell::new(entry, seen, token) })
 }
 
 /// Keeps a state that nobody else holds for another request, emptied.
@@ -38,7 +44,7 @@ pub(super) fn take(core: StdArc<Core>, entry: Option<EntryRef>, token: Option<To
 pub(super) fn give_back(mut unit: Arc<Unit>) {
     let Some(state) = Arc::get_mut(&mut unit) else { return };
     let core = state.core.take();
-    let contents = state.slot.clear();
+    state.slot.clear();
     // On a thread that is being torn down there is nothing to keep it in; it is freed.
     let _ = UNITS.try_with(|units| {
         if let Ok(mut all) = units.try_borrow_mut()
@@ -47,14 +53,19 @@ pub(super) fn give_back(mut unit: Arc<Unit>) {
             all.push(unit);
         }
     });
-    // Last: these may end an engine, which must not find the pool borrowed.
-    drop((core, contents));
+    // Last: this may end an engine, which must not find the pool borrowed.
+    drop(core);
 }
 
 /// Shuttle's locks belong to one schedule, so nothing is kept from one to the next.
 #[cfg(feature = "shuttle")]
-pub(super) fn take(core: StdArc<Core>, entry: Option<EntryRef>, token: Option<Token>) -> Arc<Unit> {
-    Arc::new(Unit { core: Some(core), slot: SlotCell::new(entry, token) })
+pub(super) fn take(
+    core: StdArc<Core>,
+    entry: Option<EntryRef>,
+    seen: Option<Seen>,
+    token: Option<Token>,
+) -> Arc<Unit> {
+    Arc::new(Unit { core: Some(core), slot: SlotCell::new(entry, seen, token) })
 }
 
 #[cfg(feature = "shuttle")]

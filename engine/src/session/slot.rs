@@ -12,7 +12,8 @@
 use std::ops::{Deref, DerefMut};
 
 use super::Claim;
-use crate::cache::EntryRef;
+use crate::cache::{EntryRef, Seen};
+use crate::record::Record;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::token::Token;
 use crate::writer::Lifetime;
@@ -77,37 +78,42 @@ pub(super) enum Closing {
 /// A [`Slot`], its lock and the ways past it.
 pub(super) struct SlotCell {
     first: Option<EntryRef>,
+    /// What `first` held when the handle began. It is kept until the handle is dropped, so a handle that lives on
+    /// holds one record at most that nobody else may need.
+    seen: Option<Seen>,
     flags: AtomicU8,
     slot: Mutex<Slot>,
 }
 
 impl SlotCell {
-    pub(super) fn new(first: Option<EntryRef>, token: Option<Token>) -> Self {
+    pub(super) fn new(first: Option<EntryRef>, seen: Option<Seen>, token: Option<Token>) -> Self {
         let slot = Slot { token, ..Slot::default() };
-        Self { first, flags: AtomicU8::new(0), slot: Mutex::new(slot) }
+        Self { first, seen, flags: AtomicU8::new(0), slot: Mutex::new(slot) }
     }
 
     /// Starts over for another request.
     #[cfg(not(feature = "shuttle"))]
-    pub(super) fn reset(&mut self, first: Option<EntryRef>, token: Option<Token>) {
+    #[inline]
+    pub(super) fn reset(&mut self, first: Option<EntryRef>, seen: Option<Seen>, token: Option<Token>) {
         self.first = first;
+        self.seen = seen;
         *self.flags.get_mut() = 0;
         self.slot.get_mut().token = token;
     }
 
-    /// Empties it. What it held is the caller's to drop.
+    /// Empties it.
     #[cfg(not(feature = "shuttle"))]
     #[inline]
-    pub(super) fn clear(&mut self) -> (Option<EntryRef>, Option<EntryRef>) {
+    pub(super) fn clear(&mut self) {
         let slot = self.slot.get_mut();
-        let current = if *self.flags.get_mut() & OPENED == 0 {
-            // A state that was never opened holds a token at most.
+        // A state that was never opened holds a token at most.
+        if *self.flags.get_mut() & OPENED == 0 {
             slot.token = None;
-            None
         } else {
-            std::mem::take(slot).entry
-        };
-        (self.first.take(), current)
+            *slot = Slot::default();
+        }
+        self.seen = None;
+        self.first = None;
     }
 
     /// The entry, without the lock. `None` if only the lock can tell.
@@ -116,12 +122,30 @@ impl SlotCell {
         (self.flags.load(Ordering::Acquire) & MOVED == 0).then_some(self.first.as_ref())
     }
 
+    /// The record, without any lock. `None` says nothing.
+    #[inline]
+    pub(super) fn current(&self, now: u64) -> Option<&Record> {
+        let (first, seen) = (self.first.as_ref()?, self.seen.as_ref()?);
+        if self.flags.load(Ordering::Acquire) & MOVED != 0 {
+            return None;
+        }
+        first.still(seen, now)
+    }
+
     /// Notes a write to the entry of [`unmoved`](Self::unmoved).
     #[inline]
     pub(super) fn note_modified(&self) {
         if self.flags.load(Ordering::Relaxed) & MODIFIED == 0 {
             self.flags.fetch_or(MODIFIED, Ordering::AcqRel);
         }
+    }
+
+    /// Whether nothing was done but reading, or `writing` past the lock. Nobody else has it, so there is nothing to
+    /// race with.
+    #[inline]
+    pub(super) fn is_plain(&mut self, writing: bool) -> bool {
+        let ignored = if writing { MODIFIED } else { 0 };
+        self.flags.load(Ordering::Relaxed) & !ignored == 0
     }
 
     /// Notes that the response head is out.

@@ -1,7 +1,7 @@
 //! Finds the session cookie in a request: one pass over the `Cookie` lines, within a budget, without
 //! allocating and without decoding. It does not judge what it finds beyond its length.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +27,22 @@ pub(crate) struct Candidates<'h> {
     /// How many bytes were looked at.
     #[cfg(test)]
     steps: usize,
+}
+
+/// The value, if `headers` have one `Cookie` line and it looks like the cookie called `name` and nothing else: 43
+/// bytes behind `name=`. A caller who finds a token in them knows that there was no other cookie, as no token has a
+/// semicolon. `None` says nothing.
+#[inline]
+pub(crate) fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    let value = single(headers)?.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+    (value.len() == TOKEN_CHARS).then_some(value)
+}
+
+/// The `Cookie` line, if no header of the request has a second line: then there is one line or none, and looking for
+/// others is saved.
+#[inline]
+fn single(headers: &HeaderMap) -> Option<&HeaderValue> {
+    if headers.len() == headers.keys_len() { headers.get(header::COOKIE) } else { None }
 }
 
 impl<'h> Candidates<'h> {

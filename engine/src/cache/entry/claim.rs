@@ -27,7 +27,7 @@ impl EntryRef {
     /// Takes the record of a session in service. Unless `dirty` is allowed, only if the store has it as it is,
     /// so that a crash before the merge is stored loses nothing.
     pub(crate) fn claim(&self, now: u64, dirty: bool) -> Claimed {
-        let mut slot = self.record.write();
+        let mut slot = self.change();
         let flags = self.flags();
         match &*slot {
             Some(record) if now < self.expiry(record) && self.phase() == Phase::Live => {}
@@ -45,7 +45,7 @@ impl EntryRef {
     /// The claimed data is stored in its new place, so its row here is to be deleted. What comes then may still fail,
     /// and the data be given back: that writes the row anew.
     pub(crate) fn bury_claim(&self, queue: Option<&Queue>) {
-        let _slot = self.record.write();
+        let _slot = self.change();
         if self.phase() == Phase::Merging {
             self.set_flags(self.flags() | REPLACE);
             self.enqueue(queue);
@@ -55,7 +55,7 @@ impl EntryRef {
     /// The claimed data has found its place for good: the row will be deleted, if it has not been. `None` if somebody
     /// ended it before, else whether there may be a row.
     pub(crate) fn settle_claim(&self, queue: Option<&Queue>) -> Option<bool> {
-        let _slot = self.record.write();
+        let _slot = self.change();
         if self.phase() != Phase::Merging {
             return None;
         }
@@ -77,7 +77,7 @@ impl EntryRef {
     ) -> Option<EntryRef> {
         // Held until the new entry is in the map: a logout comes before and ends this one, or after and finds
         // that one.
-        let _slot = self.record.write();
+        let _slot = self.change();
         if self.phase() != Phase::Merging {
             return None;
         }

@@ -15,7 +15,7 @@ pub(crate) struct Taken {
 impl Entry {
     /// Picks the record up for a renewal. `Ok(None)` if another renewal is under way.
     pub(crate) fn take_for_renewal(&self, now: u64) -> Result<Option<Taken>> {
-        let slot = self.record.write();
+        let slot = self.change();
         let Some(record) = &*slot else { return Err(revoked()) };
         if now >= self.expiry(record) {
             return Err(revoked());
@@ -37,7 +37,7 @@ impl Entry {
         &self,
         successor: impl FnOnce(Record) -> EntryRef,
     ) -> Result<(EntryRef, usize)> {
-        let mut slot = self.record.write();
+        let mut slot = self.change();
         let Some(record) = slot.take() else { return Err(revoked()) };
         self.set_phase(Phase::Renewed);
         self.set_flags(self.flags() & !(RENEWING | DIRTY));
@@ -49,7 +49,7 @@ impl Entry {
 impl Entry {
     /// The renewal has not been tried yet, after all.
     pub(crate) fn let_go_of_renewal(&self) {
-        let _slot = self.record.write();
+        let _slot = self.change();
         self.set_flags(self.flags() & !RENEWING);
     }
 }
@@ -58,7 +58,7 @@ impl EntryRef {
     /// As [`abort_renewal`](Self::abort_renewal) over a store that others write to: the row may be under either id and is
     /// not to be made anew. It is written once more, as a version of its own.
     pub(crate) fn abort_renewal_among_others(&self, queue: &Queue) {
-        let mut slot = self.record.write();
+        let mut slot = self.change();
         let flags = self.flags() & !RENEWING;
         self.set_flags(flags);
         let Some(record) = slot.as_ref() else { return };
@@ -75,7 +75,7 @@ impl EntryRef {
     /// Gives the renewal up: the session goes on under this id. The store may have moved the row already, so
     /// it is inserted again.
     pub(crate) fn abort_renewal(&self, queue: &Queue) {
-        let _slot = self.record.write();
+        let _slot = self.change();
         self.set_flags(self.flags() & !(RENEWING | STORED | REPLACE) | DIRTY);
         self.enqueue(Some(queue));
     }

@@ -42,7 +42,7 @@ impl Entry {
 
     /// As [`written`](Self::written), with what was picked up and is the stored state now.
     pub(crate) fn written_as(&self, near: &Near, picked: &Record, at: u64, notices: u32) {
-        let _slot = self.record.write();
+        let _slot = self.change();
         near.stored(&self.id, picked, at, notices);
         self.set_flags(self.flags() & !IN_FLIGHT | STORED);
     }
@@ -56,7 +56,7 @@ impl EntryRef {
     /// Both together are too large for a record.
     pub(crate) fn rebase(&self, follow: Follow<'_>, near: &Near, answer: &Answer<'_>) -> Result<Rebased> {
         let Answer { stored, asked_at, notices } = *answer;
-        let mut slot = self.record.write();
+        let mut slot = self.change();
         let Some(record) = slot.as_ref().filter(|_| self.phase() == Phase::Live) else {
             return Ok(Rebased::Gone);
         };

@@ -39,7 +39,7 @@ pub(crate) enum Amend {
 impl Entry {
     /// Takes the entry off the dirty queue.
     pub(crate) fn pick(&self) -> Pick {
-        let slot = self.record.write();
+        let slot = self.change();
         let flags = self.flags();
         if let Some(record) = &*slot {
             if flags & RENEWING != 0 {
@@ -74,7 +74,7 @@ impl Entry {
         &self,
         put: impl FnOnce(&Record) -> Result<bool, StoreError>,
     ) -> Result<bool, StoreError> {
-        let slot = self.record.write();
+        let slot = self.change();
         let Some(record) = &*slot else { return Ok(false) };
         let flags = self.flags();
         if flags & (RENEWING | IN_FLIGHT) != 0 || self.phase() != Phase::Live {
@@ -92,13 +92,13 @@ impl Entry {
 
     /// The picked-up record is in the store.
     pub(crate) fn written(&self) {
-        let _slot = self.record.write();
+        let _slot = self.change();
         self.set_flags(self.flags() & !(IN_FLIGHT | REPLACE) | STORED);
     }
 
     /// The row is deleted. Returns whether the entry is to stay, as a merge may yet give its data back.
     pub(crate) fn deleted(&self) -> bool {
-        let _slot = self.record.write();
+        let _slot = self.change();
         self.set_flags(self.flags() & !(IN_FLIGHT | STORED));
         self.phase() == Phase::Merging
     }
@@ -106,7 +106,7 @@ impl Entry {
     /// The pick-up did not reach the store. Returns whether the caller must queue the entry again.
     /// `amend` corrects what we believed about the store's row.
     pub(crate) fn not_written(&self, amend: Amend) -> bool {
-        let mut slot = self.record.write();
+        let mut slot = self.change();
         let mut flags = self.flags() & !IN_FLIGHT;
         match amend {
             Amend::Nothing => {}
@@ -131,7 +131,7 @@ impl EntryRef {
     /// The store's row is damaged: queues the entry so that it is written anew, whatever is there. `false` if the session
     /// is not in service.
     pub(crate) fn write_again(&self, queue: &Queue) -> bool {
-        let slot = self.record.write();
+        let slot = self.change();
         if slot.is_none() || self.phase() != Phase::Live {
             return false;
         }

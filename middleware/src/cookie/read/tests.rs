@@ -34,6 +34,16 @@ fn the_cookie_is_found_wherever_it_stands() {
 }
 
 #[test]
+fn a_cookie_alone_takes_the_short_way() {
+    let alone = format!("id={A}");
+    assert_eq!(only(&headers(&[&alone]), "id"), Some(A.as_bytes()));
+    for lines in [vec![], vec![&alone, &alone], vec![&format!("{alone}; a=b")], vec![&format!("{alone}A")]] {
+        assert_eq!(only(&headers(&lines), "id"), None);
+    }
+    assert_eq!(only(&headers(&[&alone]), "i"), None);
+}
+
+#[test]
 fn only_the_exact_name_counts_and_nothing_is_decoded() {
     let not = [
         "ID={A}",
@@ -136,6 +146,25 @@ proptest! {
         for value in found.as_slice() {
             prop_assert_eq!(value.len(), TOKEN_CHARS);
             prop_assert!(!value.contains(&b';'));
+        }
+    }
+
+    /// The short way must find what the long one does, also with lines and other headers around.
+    #[test]
+    fn the_only_cookie_is_the_one_that_is_found(
+        lines in proptest::collection::vec(
+            prop_oneof![Just(format!("id={A}")), "id=[A-Za;]{43}", "[id=;A]{46}", "[a-d]=[A;=]{0,9}"], 0..3),
+        other_twice: bool,
+    ) {
+        let mut map = headers(&lines);
+        if other_twice {
+            map.append(header::ACCEPT, HeaderValue::from_static("a"));
+            map.append(header::ACCEPT, HeaderValue::from_static("b"));
+        }
+        if let Some(value) = only(&map, "id").filter(|value| sessile_engine::Token::parse(value).is_some()) {
+            let found = Candidates::find(&map, "id");
+            prop_assert_eq!(found.as_slice(), [value]);
+            prop_assert!(!found.over_budget && !found.malformed);
         }
     }
 
