@@ -13,7 +13,7 @@ use super::sentinel::Sentinel;
 /// Where the rows are.
 #[derive(Clone)]
 pub(super) enum Address {
-    Server(Client),
+    Server(Box<Client>),
     /// Nodes of one cluster, which know the others.
     Cluster(Vec<Client>),
     /// Sentinels, which know the primary.
@@ -73,7 +73,7 @@ pub(super) fn parse(url: &str) -> Result<Address, StoreError> {
             let primary = client(&format!("{plain}://{user}primary/{db}{query}"))?;
             sentinel(sentinels, name, primary)
         }
-        _ => Ok(Address::Server(resp3(client(url)?)?)),
+        _ => Ok(Address::Server(Box::new(resp3(client(url)?)?))),
     }
 }
 

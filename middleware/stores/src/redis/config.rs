@@ -32,7 +32,7 @@ impl Builder {
     }
 
     pub(super) fn of_client(client: Client) -> Self {
-        Self::of(address::resp3(client).map(Address::Server))
+        Self::of(address::resp3(client).map(|client| Address::Server(Box::new(client))))
     }
 
     pub(super) fn of_cluster(nodes: Vec<Client>) -> Self {

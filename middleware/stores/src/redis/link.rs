@@ -30,7 +30,7 @@ pub(super) struct Link {
 /// Where connections lead.
 #[derive(Clone)]
 pub(super) enum Origin {
-    Server(Client),
+    Server(Box<Client>),
     /// To whatever server is the primary when the connection is made.
     Sentinel(Arc<Sentinel>),
 }
@@ -38,7 +38,7 @@ pub(super) enum Origin {
 impl Origin {
     async fn client(&self) -> Result<Client, StoreError> {
         match self {
-            Self::Server(client) => Ok(client.clone()),
+            Self::Server(client) => Ok(Client::clone(client)),
             Self::Sentinel(sentinel) => sentinel.primary().await,
         }
     }

@@ -143,7 +143,7 @@ impl Armed {
                     Origin::Sentinel(sentinel) => {
                         let client = sentinel.primary().await?;
                         let address = address::of(client.get_connection_info().addr());
-                        (Origin::Server(client), address.unwrap_or_default())
+                        (Origin::Server(Box::new(client)), address.unwrap_or_default())
                     }
                     origin => (origin.clone(), String::new()),
                 };
@@ -175,7 +175,7 @@ impl Armed {
         let mut is_new = now.owners != self.seen.owners;
         for address in &now.primaries {
             if !self.channels.iter().any(|channel| channel.address == *address) {
-                let origin = Origin::Server(spread.router.client(address)?);
+                let origin = Origin::Server(Box::new(spread.router.client(address)?));
                 let channel = self.channel(&origin, address.clone()).await?;
                 self.channels.push(channel);
                 is_new = true;

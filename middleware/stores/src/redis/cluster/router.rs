@@ -97,7 +97,7 @@ impl Router {
         if let Some(link) = self.map().links.get(address) {
             return Ok(Arc::clone(link));
         }
-        let link = Arc::new(Link::new(Origin::Server(self.client(address)?), self.patience));
+        let link = Arc::new(Link::new(Origin::Server(Box::new(self.client(address)?)), self.patience));
         Ok(Arc::clone(self.map().links.entry(address.to_owned()).or_insert(link)))
     }
 
