@@ -6,6 +6,10 @@ mod link;
 mod plan;
 mod row;
 mod shared;
+#[cfg(test)]
+#[path = "../../tests/support/mod.rs"]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests fail by panicking")]
+mod support;
 mod watch;
 
 use std::fmt;

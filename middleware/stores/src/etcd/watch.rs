@@ -300,7 +300,13 @@ fn lost(what: &'static str) -> StoreError {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests fail by panicking")]
 mod tests {
+    use pollster::block_on;
+    use sessile_engine::store::{Change, Outcome, Row, Store as _};
+
+    use super::super::EtcdStore;
+    use super::super::support::etcd::Cluster;
     use super::*;
 
     fn id(n: u32) -> SessionId {
@@ -328,5 +334,35 @@ mod tests {
         for _ in 0..2 {
             assert!(matches!(board.take(), Some(Err(e)) if e.kind() == StoreErrorKind::Unavailable));
         }
+    }
+
+    /// The servers have compacted what a broken watch has not seen: all is forgotten, and what comes later is told.
+    #[test]
+    fn what_was_compacted_is_a_loss_and_the_watch_goes_on() {
+        let Some(cluster) = Cluster::start(1) else { return };
+        let store = EtcdStore::connect(&cluster.url()).unwrap();
+        let write = |n: u32| {
+            let row = Row { version: 1, expires_at: u64::MAX, owner: None, bytes: Vec::new() };
+            assert_eq!(
+                block_on(store.commit(1, &[Change::Put { id: id(n), row }])).unwrap(),
+                [Outcome::Done]
+            );
+        };
+        (0..10).for_each(write);
+        let revision = block_on(store.run(|shared| async move { Ok(shared.tick().await?.1) })).unwrap();
+        cluster.ask(async |mut client| client.compact(revision, None).await);
+        let armed = store.run(|shared| async move {
+            let mut armed = arm(Arc::clone(&shared)).await?;
+            let begun = begin(&shared, 1).await;
+            (armed.at, armed.stream) = begun.map_err(|_| lost("it does not begin"))?;
+            armed.seen = 1;
+            Ok(armed)
+        });
+        let (mut watch, pump) = block_on(armed).unwrap().split(store.shared.closed.subscribe());
+        store.driver.spawn(pump);
+        assert_eq!(block_on(watch.next()).unwrap(), Notice::Lost);
+        assert_eq!(block_on(watch.next()).unwrap(), Notice::Alive, "it goes on by itself");
+        write(11);
+        while block_on(watch.next()).unwrap() != Notice::Changed(vec![id(11)]) {}
     }
 }
