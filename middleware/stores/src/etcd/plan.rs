@@ -282,7 +282,7 @@ impl<'a> Plan<'a> {
 
 /// Raises the high-water mark to `mark`, or leaves a higher one.
 pub(super) fn raise(keys: &Keys, mark: u64) -> TxnOp {
-    let (key, mark) = (keys.mark(), mark.to_be_bytes());
+    let (key, mark) = (keys.mark(), row::ordered(mark));
     let put = TxnOp::put(key.clone(), mark, None);
     // The value of a key that does not exist is neither less nor greater.
     let first =

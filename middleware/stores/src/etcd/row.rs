@@ -67,7 +67,7 @@ impl Keys {
         self.of("layout", &[])
     }
 
-    /// The high-water mark, 8 bytes in the order of numbers.
+    /// The high-water mark, a number as in [`ordered`].
     pub(super) fn mark(&self) -> Vec<u8> {
         self.of("mark", &[])
     }
@@ -86,7 +86,7 @@ impl Keys {
     }
 
     pub(super) fn due(&self, at: u64, id: &SessionId) -> Vec<u8> {
-        self.of("e/", &[&at.to_be_bytes(), id.as_bytes()])
+        self.of("e/", &[&ordered(at), id.as_bytes()])
     }
 
     /// The name in hexadecimal, so that none is the beginning of another's keys.
@@ -121,7 +121,7 @@ impl Keys {
     pub(super) fn due_by(&self, now: u64, after: Option<&[u8]>) -> (Vec<u8>, Vec<u8>) {
         let from = after.map_or_else(|| self.of("e/", &[]), behind);
         let end =
-            now.checked_add(1).map_or_else(|| self.of("e0", &[]), |end| self.of("e/", &[&end.to_be_bytes()]));
+            now.checked_add(1).map_or_else(|| self.of("e0", &[]), |end| self.of("e/", &[&ordered(end)]));
         (from, end)
     }
 
@@ -143,7 +143,7 @@ impl Keys {
     /// The time and the id in a key of the index by time.
     pub(super) fn due_of(&self, key: &[u8]) -> Option<(u64, SessionId)> {
         let (at, id) = key.strip_prefix(self.of("e/", &[]).as_slice())?.split_first_chunk::<8>()?;
-        Some((u64::from_be_bytes(*at), SessionId::from_bytes(id.try_into().ok()?)))
+        Some((unordered(*at), SessionId::from_bytes(id.try_into().ok()?)))
     }
 
     /// The id at the end of a key of the index by owner.
@@ -151,6 +151,17 @@ impl Keys {
         let id = key.strip_prefix(self.owner(owner).as_slice())?;
         Some(SessionId::from_bytes(id.try_into().ok()?))
     }
+}
+
+/// A number in bytes that are in the order of the numbers.
+#[expect(clippy::big_endian_bytes, reason = "etcd compares bytes from the left")]
+pub(super) const fn ordered(n: u64) -> [u8; 8] {
+    n.to_be_bytes()
+}
+
+#[expect(clippy::big_endian_bytes, reason = "etcd compares bytes from the left")]
+pub(super) const fn unordered(bytes: [u8; 8]) -> u64 {
+    u64::from_be_bytes(bytes)
 }
 
 /// The key behind `key`.

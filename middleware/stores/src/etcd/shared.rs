@@ -44,15 +44,20 @@ fn found(answer: &TxnResponse) -> Vec<Option<(i64, Vec<u8>)>> {
     answer.op_responses().into_iter().map(one).collect()
 }
 
+#[expect(clippy::disallowed_methods, reason = "as a name that no other rows have")]
+fn noise() -> Result<[u8; 16], StoreError> {
+    let mut noise = [0; 16];
+    getrandom::fill(&mut noise).map_err(|e| {
+        error::own(StoreErrorKind::Unavailable, "the system gives no random numbers").with_source(e)
+    })?;
+    Ok(noise)
+}
+
 impl Shared {
     /// Checks that the rows are ours to read, and gives new ones a name.
     pub(super) async fn origin(&self) -> Result<Origin, StoreError> {
         let key = self.keys.layout();
-        let mut noise = [0; 16];
-        getrandom::fill(&mut noise).map_err(|e| {
-            error::own(StoreErrorKind::Unavailable, "the system gives no random numbers").with_source(e)
-        })?;
-        let new = format!("{LAYOUT} {:032x}", u128::from_le_bytes(noise));
+        let new = format!("{LAYOUT} {:032x}", u128::from_le_bytes(noise()?));
         // Mostly it is there, and a read is cheaper.
         let got = self.link.get("opening", &key, &GetOptions::new()).await?;
         let (revision, value) = match got.kvs().first() {
@@ -90,7 +95,7 @@ impl Shared {
         let got = self.link.get("the high-water mark", &self.keys.mark(), &GetOptions::new()).await?;
         // A damaged one counts as 0: it is a floor for clocks that went backward.
         let mark = got.kvs().first().and_then(|kv| kv.value().try_into().ok());
-        Ok(mark.map_or(0, u64::from_be_bytes))
+        Ok(mark.map_or(0, row::unordered))
     }
 
     pub(super) async fn load(&self, id: &SessionId) -> Result<Option<Row>, StoreError> {

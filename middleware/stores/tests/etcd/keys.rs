@@ -150,7 +150,7 @@ fn an_index_that_lies_is_not_believed() {
     done(&store, &[insert(1, owned(1, "a")), insert(2, owned(1, "b"))]);
     for n in [1, 2, 3] {
         set(&cluster, [b"sessile/o/61/", &id(n).as_bytes()[..]].concat(), b"");
-        set(&cluster, [b"sessile/e/", &5_u64.to_be_bytes()[..], id(n).as_bytes()].concat(), b"");
+        set(&cluster, [b"sessile/e/", &[0, 0, 0, 0, 0, 0, 0, 5][..], id(n).as_bytes()].concat(), b"");
     }
     set(&cluster, b"sessile/e/nonsense".to_vec(), b"");
     for (owner, n) in [("a", 1), ("b", 2)] {
