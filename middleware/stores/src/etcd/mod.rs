@@ -109,7 +109,8 @@ impl EtcdStore {
         if self.shared.link.is_closed() {
             return Err(error::closed());
         }
-        self.driver.run(call(Arc::clone(&self.shared))).await
+        // The client's futures are large, and the engine's are not to be.
+        self.driver.run(Box::pin(call(Arc::clone(&self.shared)))).await
     }
 }
 
@@ -203,10 +204,10 @@ impl Store for EtcdStore {
         self.shared.closed.send_replace(true);
         let shared = Arc::clone(&self.shared);
         self.driver
-            .run(async move {
+            .run(Box::pin(async move {
                 shared.link.close().await;
                 Ok(())
-            })
+            }))
             .await
     }
 }
