@@ -126,10 +126,22 @@ pub use crate::transport::header::HeaderTransport;
 pub use crate::transport::{InBody, Presented, RequestHead, Transport};
 
 /// Remote stores, for sessions that several machines share.
-#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite"))]
+#[cfg(any(
+    feature = "redis",
+    feature = "postgres",
+    feature = "mysql",
+    feature = "sqlite",
+    feature = "etcd"
+))]
 #[cfg_attr(
     docsrs,
-    doc(cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite")))
+    doc(cfg(any(
+        feature = "redis",
+        feature = "postgres",
+        feature = "mysql",
+        feature = "sqlite",
+        feature = "etcd"
+    )))
 )]
 pub use sessile_stores as stores;
 

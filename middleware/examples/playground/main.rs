@@ -134,7 +134,13 @@ async fn run(options: Options) -> Result<(), String> {
 }
 
 #[cfg_attr(
-    not(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite")),
+    not(any(
+        feature = "redis",
+        feature = "postgres",
+        feature = "mysql",
+        feature = "sqlite",
+        feature = "etcd"
+    )),
     expect(clippy::unused_async, reason = "only servers have to be waited for")
 )]
 async fn open(options: &Options) -> sessile::Result<Engine> {
@@ -164,7 +170,13 @@ async fn open(options: &Options) -> sessile::Result<Engine> {
         StoreOption::Redb(path) => builder.open_redb(path),
         #[cfg(feature = "sled")]
         StoreOption::Sled(path) => builder.open_sled(path),
-        #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite"))]
+        #[cfg(any(
+            feature = "redis",
+            feature = "postgres",
+            feature = "mysql",
+            feature = "sqlite",
+            feature = "etcd"
+        ))]
         StoreOption::Remote(url) => sessile::stores::open(builder, url).await,
     }
 }

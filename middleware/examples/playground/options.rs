@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
     pub(crate) listen: SocketAddr,
     /// Where sessions live: `memory`, `redb:PATH`, `sled:PATH`, or the URL of a server that other playgrounds may use too:
-    /// `redis://…`, `postgres://…`, `mysql://…`, `sqlite:PATH`, each if the build has its feature.
+    /// `redis://…`, `postgres://…`, `mysql://…`, `etcd://…`, `sqlite:PATH`, each if the build has its feature.
     #[arg(long, value_name = "memory|redb:PATH|sled:PATH|URL", default_value = "redb:sessions.redb")]
     pub(crate) store: StoreOption,
     /// How long a session lives, used or not: `24h`, `20m`, `500ms`.
@@ -90,7 +90,13 @@ pub(crate) enum StoreOption {
     Redb(PathBuf),
     #[cfg(feature = "sled")]
     Sled(PathBuf),
-    #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite"))]
+    #[cfg(any(
+        feature = "redis",
+        feature = "postgres",
+        feature = "mysql",
+        feature = "sqlite",
+        feature = "etcd"
+    ))]
     Remote(String),
 }
 
@@ -105,9 +111,21 @@ impl FromStr for StoreOption {
             Some(("sled", path)) if !path.is_empty() => Ok(Self::Sled(path.into())),
             #[cfg(not(feature = "sled"))]
             Some(("sled", _)) => Err("this build has no sled store: build it with `--features sled`"),
-            #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite"))]
+            #[cfg(any(
+                feature = "redis",
+                feature = "postgres",
+                feature = "mysql",
+                feature = "sqlite",
+                feature = "etcd"
+            ))]
             Some((scheme, rest)) if is_remote(scheme) && !rest.is_empty() => Ok(Self::Remote(s.to_owned())),
-            #[cfg(not(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite")))]
+            #[cfg(not(any(
+                feature = "redis",
+                feature = "postgres",
+                feature = "mysql",
+                feature = "sqlite",
+                feature = "etcd"
+            )))]
             Some((scheme, _)) if is_remote(scheme) => {
                 Err("this build has no remote store: build it with `--features redis` or another")
             }
@@ -124,7 +142,13 @@ impl fmt::Display for StoreOption {
             #[cfg(feature = "sled")]
             Self::Sled(path) => write!(f, "sled:{}", path.display()),
             // The rest may hold a password.
-            #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite"))]
+            #[cfg(any(
+                feature = "redis",
+                feature = "postgres",
+                feature = "mysql",
+                feature = "sqlite",
+                feature = "etcd"
+            ))]
             Self::Remote(url) => write!(f, "a {} server", url.split(':').next().unwrap_or_default()),
         }
     }
@@ -141,6 +165,8 @@ fn is_remote(scheme: &str) -> bool {
             | "postgresql"
             | "mysql"
             | "mariadb"
+            | "etcd"
+            | "etcds"
             | "sqlite"
     )
 }

@@ -8,12 +8,13 @@
 //! | `postgres` | `postgres::PostgresStore`: PostgreSQL 13 or later | yes |
 //! | `mysql` | `mysql::MysqlStore`: MariaDB 10.6 or later, MySQL 8 | yes |
 //! | `sqlite` | `sqlite::SqliteStore`: a file that processes of one machine share | yes |
+//! | `etcd` | `etcd::EtcdStore`: etcd 3.4 or later; its build needs `protoc` | yes |
 //! | `tls-rustls` | TLS for the stores that are switched on, by rustls with ring and the system's roots | |
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "etcd"))]
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod driver;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
@@ -21,6 +22,9 @@ mod driver;
 mod sql;
 mod url;
 
+#[cfg(feature = "etcd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
+pub mod etcd;
 #[cfg(feature = "mysql")]
 #[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
 pub mod mysql;

@@ -11,6 +11,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// | `redis+cluster://host:port,host:port`, `redis+sentinel://host:port,host:port/primary`; `rediss+…`, `valkey+…` | `redis` | the same |
 /// | `postgres://`, `postgresql://` | `postgres` | [`PostgresStore`](crate::postgres::PostgresStore) |
 /// | `mysql://`, `mariadb://` | `mysql` | [`MysqlStore`](crate::mysql::MysqlStore) |
+/// | `etcd://`, `etcds://` | `etcd` | [`EtcdStore`](crate::etcd::EtcdStore) |
 /// | `sqlite:PATH` | `sqlite` | [`SqliteStore`](crate::sqlite::SqliteStore) |
 ///
 /// Tables are created if they are missing. To choose their names, a prefix, deadlines or an existing pool, open the store
@@ -33,7 +34,13 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// # }
 /// ```
 #[cfg_attr(
-    not(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite")),
+    not(any(
+        feature = "redis",
+        feature = "postgres",
+        feature = "mysql",
+        feature = "sqlite",
+        feature = "etcd"
+    )),
     expect(unused_variables, reason = "there is no store to open")
 )]
 pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
@@ -63,6 +70,11 @@ pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
             store.migrate().await?;
             builder.open(store.open().await?)
         }
+        #[cfg(feature = "etcd")]
+        "etcd" | "etcds" => {
+            let store = crate::etcd::EtcdStore::builder(url).connect_async().await?;
+            builder.open(store)
+        }
         #[cfg(feature = "sqlite")]
         "sqlite" => {
             let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
@@ -82,12 +94,14 @@ fn no_store(scheme: &str) -> Error {
         ("mysql", "mysql"),
         ("mariadb", "mysql"),
         ("sqlite", "sqlite"),
+        ("etcd", "etcd"),
     ];
     let feature = known.iter().find(|(known, _)| scheme.starts_with(known));
     let message = match feature.map(|(_, feature)| feature) {
         Some(known) => format!("this build has no {known} store: enable the feature `{known}`"),
         // Not the URL: whatever it is, it may hold a password.
-        None => "the URL names no store: expected redis://, postgres://, mysql:// or sqlite:PATH".to_owned(),
+        None => "the URL names no store: expected redis://, postgres://, mysql://, etcd:// or sqlite:PATH"
+            .to_owned(),
     };
     StoreError::new(StoreErrorKind::Config, "remote", message).into()
 }

@@ -1,13 +1,19 @@
 //! Engines that are opened by the URL of a real server: what one of them stores, the next one has. One test for each kind
 //! of server that this build knows.
-#![cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "sqlite"))]
+#![cfg(any(
+    feature = "redis",
+    feature = "postgres",
+    feature = "mysql",
+    feature = "sqlite",
+    feature = "etcd"
+))]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests fail by panicking")]
 
 #[cfg(all(feature = "redis", unix))]
 #[path = "support/redis.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod redis_server;
-#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "etcd"))]
 mod support;
 
 use std::time::Duration;
@@ -80,6 +86,17 @@ fn mysql() {
     sessions_are_shared_over(&server.url("sessions"));
     sessions_are_shared_over(&server.url("sessions").replace("mysql:", "mariadb:"));
     is_refused(&server.url("sessions").replace(PASSWORD, "n0t-it"), "n0t-it", StoreErrorKind::Config);
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn etcd() {
+    use support::etcd::{Cluster, PASSWORD};
+    let Some(server) = Cluster::start(1) else { return };
+    sessions_are_shared_over(&server.url());
+    server.wants_a_password();
+    sessions_are_shared_over(&server.url());
+    is_refused(&server.url().replace(PASSWORD, "n0t-it"), "n0t-it", StoreErrorKind::Config);
 }
 
 #[cfg(feature = "sqlite")]

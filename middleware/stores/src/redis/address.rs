@@ -12,7 +12,6 @@ use super::sentinel::Sentinel;
 
 /// Where the rows are.
 #[derive(Clone)]
-#[allow(clippy::large_enum_variant, reason = "there are as many as servers")]
 pub(super) enum Address {
     Server(Box<Client>),
     /// Nodes of one cluster, which know the others.

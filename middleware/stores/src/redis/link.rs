@@ -29,7 +29,6 @@ pub(super) struct Link {
 
 /// Where connections lead.
 #[derive(Clone)]
-#[allow(clippy::large_enum_variant, reason = "there are as many as servers")]
 pub(super) enum Origin {
     Server(Box<Client>),
     /// To whatever server is the primary when the connection is made.
