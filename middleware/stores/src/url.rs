@@ -1,6 +1,8 @@
 //! Opening an engine over whatever a URL names: the one line that an app changes. It knows schemes and default settings;
 //! each store's own builder has the rest.
 
+use std::pin::Pin;
+
 use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind};
 
 /// Opens an engine over the store at `url`:
@@ -33,6 +35,12 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// # Ok(())
 /// # }
 /// ```
+pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
+    // Behind a pointer: the futures of all clients, one in the other, are deeper than the compiler follows.
+    let opening: Pin<Box<dyn Future<Output = Result<Engine>> + Send + '_>> = Box::pin(open_any(builder, url));
+    opening.await
+}
+
 #[cfg_attr(
     not(any(
         feature = "redis",
@@ -43,7 +51,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
     )),
     expect(unused_variables, reason = "there is no store to open")
 )]
-pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
+async fn open_any(builder: Builder, url: &str) -> Result<Engine> {
     match url.split_once(':').map_or("", |(scheme, _)| scheme) {
         #[cfg(feature = "redis")]
         scheme

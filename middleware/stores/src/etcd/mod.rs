@@ -8,7 +8,7 @@ mod row;
 mod shared;
 #[cfg(test)]
 #[path = "../../tests/support/mod.rs"]
-#[allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests fail by panicking")]
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 mod support;
 mod watch;
 

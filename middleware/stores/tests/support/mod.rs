@@ -1,5 +1,6 @@
 //! What the tests of the stores have in common. Each test binary uses a part of it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(clippy::disallowed_methods, reason = "servers are waited for by the real clock")]
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
