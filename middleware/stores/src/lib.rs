@@ -17,6 +17,8 @@
 #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "etcd"))]
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod driver;
+#[cfg(any(feature = "redis", feature = "etcd"))]
+mod keyed;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod sql;

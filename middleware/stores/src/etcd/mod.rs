@@ -17,18 +17,18 @@ use std::sync::Arc;
 
 use sessile_engine::SessionId;
 use sessile_engine::store::{
-    Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, StoreErrorKind, Watch,
+    Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, Watch,
 };
 
 pub use self::config::Builder;
 use self::plan::Step;
 use self::shared::Shared;
 use crate::driver::Driver;
+use crate::keyed;
 
 const NAME: &str = "etcd";
 /// A server takes requests of 1.5 MiB (`--max-request-bytes`, by default).
 const MAX_ROW_BYTES: usize = 1 << 20;
-const MAX_OWNER: usize = 255;
 
 /// A store in an etcd cluster (3.4 or later), or a single server.
 ///
@@ -114,27 +114,6 @@ impl EtcdStore {
     }
 }
 
-/// Refuses rows that the contract does not allow, before anything is sent.
-fn check(changes: &[Change]) -> Result<(), StoreError> {
-    for change in changes {
-        let (Change::Insert { row, .. }
-        | Change::Update { row, .. }
-        | Change::Put { row, .. }
-        | Change::Rekey { row, .. }) = change
-        else {
-            continue;
-        };
-        if row.owner.as_ref().is_some_and(|owner| owner.len() > MAX_OWNER) {
-            return Err(error::own(StoreErrorKind::TooLarge, "an owner is longer than 255 bytes"));
-        }
-        if row.bytes.len() > MAX_ROW_BYTES {
-            let what = format!("a row of {} bytes is larger than {MAX_ROW_BYTES}", row.bytes.len());
-            return Err(error::own(StoreErrorKind::TooLarge, what));
-        }
-    }
-    Ok(())
-}
-
 impl Store for EtcdStore {
     fn name(&self) -> &'static str {
         NAME
@@ -158,7 +137,7 @@ impl Store for EtcdStore {
     }
 
     async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
-        check(changes)?;
+        keyed::value::check(NAME, MAX_ROW_BYTES, changes)?;
         let steps: Vec<_> = changes.iter().cloned().map(Step::Change).collect();
         self.run(move |shared| async move { shared.commit(now, &steps).await }).await
     }

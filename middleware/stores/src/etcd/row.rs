@@ -1,49 +1,8 @@
-//! What the keys are called and how a row is laid out as a value. It never talks to a server.
+//! What the keys are called. It never talks to a server.
 
 use sessile_engine::SessionId;
-use sessile_engine::store::Row;
 
-const LAYOUT: u8 = 1;
-const HAS_OWNER: u8 = 1;
-
-/// The value holds no row that this version can read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Damaged;
-
-/// The value of `row`'s key. An owner beyond 255 bytes is cut; the store refuses it before.
-pub(super) fn encode(row: &Row) -> Vec<u8> {
-    let owner = row.owner.as_deref().map_or(&[][..], str::as_bytes);
-    let len = u8::try_from(owner.len()).unwrap_or(u8::MAX);
-    let owner = owner.get(..usize::from(len)).unwrap_or(owner);
-    let mut out = Vec::with_capacity(19 + owner.len() + row.bytes.len());
-    out.extend_from_slice(&[LAYOUT, u8::from(row.owner.is_some()) * HAS_OWNER, len]);
-    out.extend_from_slice(&row.version.to_le_bytes());
-    out.extend_from_slice(&row.expires_at.to_le_bytes());
-    out.extend_from_slice(owner);
-    out.extend_from_slice(&row.bytes);
-    out
-}
-
-/// Reads what [`encode`] wrote.
-pub(super) fn decode(raw: &[u8]) -> Result<Row, Damaged> {
-    let ([layout, flags, len], rest) = raw.split_first_chunk::<3>().ok_or(Damaged)?;
-    let (version, rest) = rest.split_first_chunk::<8>().ok_or(Damaged)?;
-    let (expires_at, rest) = rest.split_first_chunk::<8>().ok_or(Damaged)?;
-    let (owner, bytes) = rest.split_at_checked(usize::from(*len)).ok_or(Damaged)?;
-    if *layout != LAYOUT || flags & !HAS_OWNER != 0 || (*flags == 0 && *len != 0) {
-        return Err(Damaged);
-    }
-    let owner = match *flags {
-        0 => None,
-        _ => Some(std::str::from_utf8(owner).map_err(|_| Damaged)?.into()),
-    };
-    Ok(Row {
-        version: u64::from_le_bytes(*version),
-        expires_at: u64::from_le_bytes(*expires_at),
-        owner,
-        bytes: bytes.to_vec(),
-    })
-}
+pub(super) use crate::keyed::value::{Damaged, decode, encode};
 
 /// The names of one store's keys. No prefix has a slash in it, so no two of them have a key in common.
 #[derive(Debug, Clone)]
@@ -177,30 +136,7 @@ mod tests {
 
     use super::*;
 
-    fn any_row() -> impl Strategy<Value = Row> {
-        let owner = proptest::option::of("[a-zé:0-9]{0,60}").prop_map(|o| o.map(Into::into));
-        let bytes = proptest::collection::vec(any::<u8>(), 0..300);
-        (any::<u64>(), any::<u64>(), owner, bytes).prop_map(|(version, expires_at, owner, bytes)| Row {
-            version,
-            expires_at,
-            owner,
-            bytes,
-        })
-    }
-
     proptest! {
-        #[test]
-        fn every_row_comes_back(row in any_row()) {
-            prop_assert_eq!(decode(&encode(&row)), Ok(row));
-        }
-
-        #[test]
-        fn any_bytes_are_damaged_or_what_a_writer_writes(raw in proptest::collection::vec(0_u8..4, 0..80)) {
-            if let Ok(row) = decode(&raw) {
-                prop_assert_eq!(encode(&row), raw);
-            }
-        }
-
         #[test]
         fn what_is_in_a_key_comes_back(id: [u8; 32], at: u64, prefix in "[a-z:]{1,8}", other in "[a-z:]{1,8}", owner in ".{0,20}") {
             let (id, keys) = (SessionId::from_bytes(id), Keys::new(&prefix));
@@ -235,8 +171,6 @@ mod tests {
 
     #[test]
     fn the_layout_is_pinned() {
-        let row = Row { version: 2, expires_at: 3, owner: Some("u".into()), bytes: vec![0xAB] };
-        assert_eq!(encode(&row), [1, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, b'u', 0xAB]);
         let (keys, id) = (Keys::new("p"), SessionId::from_bytes([b'x'; 32]));
         let x = "x".repeat(32);
         assert_eq!(keys.row(&id), format!("p/s/{x}").into_bytes());

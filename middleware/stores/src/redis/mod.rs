@@ -27,6 +27,7 @@ use self::address::Address;
 pub use self::config::Builder;
 use self::rows::Rows;
 use crate::driver::Driver;
+use crate::keyed;
 
 const NAME: &str = "redis";
 const MAX_ROW_BYTES: usize = 16 << 20;
@@ -191,7 +192,7 @@ impl Store for RedisStore {
     }
 
     async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
-        shared::check(changes)?;
+        keyed::value::check(NAME, MAX_ROW_BYTES, changes)?;
         let changes = changes.to_vec();
         self.run(|rows| async move { rows.commit(now, &changes).await }).await
     }

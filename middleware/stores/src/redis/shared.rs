@@ -7,9 +7,8 @@ use sessile_engine::store::{Change, Expired, Listed, Outcome, Row, StoreError, S
 use super::lease::Lease;
 use super::link::{Call, Link};
 use super::scripts::{self, Scripts};
-use super::{MAX_ROW_BYTES, error, row};
+use super::{error, row};
 
-const MAX_OWNER: usize = 255;
 /// Most rows of one answer, so that no page keeps the server for long.
 const MOST_PAGE: usize = 256;
 /// Most rows that one script removes.
@@ -21,28 +20,6 @@ pub(super) struct Shared {
     pub(super) scripts: Scripts,
     pub(super) listing: bool,
     pub(super) lease: Option<Lease>,
-}
-
-/// Refuses rows that the contract does not allow, before anything is sent.
-pub(super) fn check(changes: &[Change]) -> Result<(), StoreError> {
-    for change in changes {
-        let (Change::Insert { row, .. }
-        | Change::Update { row, .. }
-        | Change::Put { row, .. }
-        | Change::Rekey { row, .. }) = change
-        else {
-            continue;
-        };
-        if row.owner.as_ref().is_some_and(|owner| owner.len() > MAX_OWNER) {
-            return Err(error::own(StoreErrorKind::TooLarge, "an owner is longer than 255 bytes"));
-        }
-        if row.bytes.len() > MAX_ROW_BYTES {
-            let len = row.bytes.len();
-            let what = format!("a row of {len} bytes is larger than {MAX_ROW_BYTES}");
-            return Err(error::own(StoreErrorKind::TooLarge, what));
-        }
-    }
-    Ok(())
 }
 
 impl Shared {
