@@ -5,106 +5,22 @@
 //! member that lags behind the others, or has lost them, is noticed. A watch that breaks goes on at another server behind
 //! the last revision that it told; only if the servers have forgotten that one, something is lost.
 
-use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{WatchOptions, WatchStream};
-use sessile_engine::SessionId;
-use sessile_engine::store::{BoxFuture, Notice, StoreError, StoreErrorKind, Watch};
-use tokio::sync::{Notify, oneshot, watch};
+use sessile_engine::store::{StoreError, StoreErrorKind, Watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::error;
 use super::shared::{Origin, Shared};
+use crate::keyed::board::{Board, Ending, Listener};
 
 /// How often the tick is read. The contract is a notice each second.
 const BEAT: Duration = Duration::from_millis(400);
 /// How long the watch may stay behind the tick, and how long a broken one is tried elsewhere.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// An engine that has so many ids to read is better off beginning anew.
-const MOST_IDS: usize = 1 << 16;
-
-/// What has happened since the last notice.
-#[derive(Default)]
-struct Pending {
-    changed: Vec<SessionId>,
-    lost: bool,
-    alive: bool,
-    ended: Option<StoreError>,
-}
-
-impl Pending {
-    fn change(&mut self, id: SessionId) {
-        if self.lost {
-            return;
-        }
-        if self.changed.len() == MOST_IDS {
-            self.lost = true;
-            return;
-        }
-        self.changed.push(id);
-    }
-}
-
-#[derive(Default)]
-struct Board {
-    pending: Mutex<Pending>,
-    news: Notify,
-}
-
-impl Board {
-    fn post(&self, write: impl FnOnce(&mut Pending)) {
-        write(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner));
-        self.news.notify_one();
-    }
-
-    fn take(&self) -> Option<Result<Notice, StoreError>> {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if mem::take(&mut pending.lost) {
-            pending.changed = Vec::new();
-            pending.alive = false;
-            return Some(Ok(Notice::Lost));
-        }
-        if !pending.changed.is_empty() {
-            pending.alive = false;
-            return Some(Ok(Notice::Changed(mem::take(&mut pending.changed))));
-        }
-        if let Some(e) = &pending.ended {
-            return Some(Err(e.clone()));
-        }
-        mem::take(&mut pending.alive).then_some(Ok(Notice::Alive))
-    }
-}
-
-/// Nobody waits for a task that the store has taken with it.
-struct Ending(Arc<Board>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.post(|pending| pending.ended = pending.ended.take().or_else(|| Some(error::closed())));
-    }
-}
-
-/// The engine's end of a watch. The other end ends with it.
-struct Listener {
-    board: Arc<Board>,
-    _gone: oneshot::Sender<()>,
-}
-
-impl Watch for Listener {
-    fn next(&mut self) -> BoxFuture<'_, Result<Notice, StoreError>> {
-        Box::pin(async {
-            loop {
-                if let Some(notice) = self.board.take() {
-                    return notice;
-                }
-                self.board.news.notified().await;
-            }
-        })
-    }
-}
-
 /// A watch that tells, before anybody waits for it.
 pub(super) struct Armed {
     shared: Arc<Shared>,
@@ -168,16 +84,16 @@ impl Armed {
         let (gone, going) = oneshot::channel();
         let listener = Listener { board: Arc::clone(&board), _gone: gone };
         // Made here, as a task that never runs is dropped all the same.
-        (Box::new(listener), self.pump(Ending(board), going, closed))
+        (Box::new(listener), self.pump(Ending { board, closed: error::closed() }, going, closed))
     }
 
     async fn pump(mut self, ending: Ending, going: oneshot::Receiver<()>, mut closed: watch::Receiver<bool>) {
         let why = tokio::select! {
             _ = going => return,
             _ = closed.wait_for(|closed| *closed) => error::closed(),
-            why = self.listen(&ending.0) => why,
+            why = self.listen(&ending.board) => why,
         };
-        ending.0.post(|pending| pending.ended = Some(why));
+        ending.board.post(|pending| pending.ended = Some(why));
     }
 
     /// Posts what is told, until nothing is any more.
@@ -303,7 +219,8 @@ fn lost(what: &'static str) -> StoreError {
 #[allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests fail by panicking")]
 mod tests {
     use pollster::block_on;
-    use sessile_engine::store::{Change, Outcome, Row, Store as _};
+    use sessile_engine::SessionId;
+    use sessile_engine::store::{Change, Notice, Outcome, Row, Store as _};
 
     use super::super::EtcdStore;
     use super::super::support::etcd::Cluster;
@@ -313,27 +230,6 @@ mod tests {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&n.to_le_bytes());
         SessionId::from_bytes(bytes)
-    }
-
-    #[test]
-    fn too_many_changes_are_a_loss() {
-        let board = Board::default();
-        board.post(|pending| (0..MOST_IDS as u32).for_each(|n| pending.change(id(n))));
-        assert!(matches!(board.take(), Some(Ok(Notice::Changed(ids))) if ids.len() == MOST_IDS));
-        board.post(|pending| (0..=MOST_IDS as u32).for_each(|n| pending.change(id(n))));
-        assert!(matches!(board.take(), Some(Ok(Notice::Lost))));
-        assert!(board.take().is_none());
-    }
-
-    #[test]
-    fn what_was_told_comes_before_the_end_and_the_end_stays() {
-        let board = Board::default();
-        board.post(|pending| pending.change(id(1)));
-        board.post(|pending| pending.ended = Some(lost("it is over")));
-        assert!(matches!(board.take(), Some(Ok(Notice::Changed(_)))));
-        for _ in 0..2 {
-            assert!(matches!(board.take(), Some(Err(e)) if e.kind() == StoreErrorKind::Unavailable));
-        }
     }
 
     /// The servers have compacted what a broken watch has not seen: all is forgotten, and what comes later is told.

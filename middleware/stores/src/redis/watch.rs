@@ -1,107 +1,23 @@
 //! What the servers tell of changes to rows, on connections of their own. It knows keys, never rows.
 
-use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{PushInfo, PushKind, Value};
-use sessile_engine::SessionId;
-use sessile_engine::store::{BoxFuture, Notice, StoreError, StoreErrorKind, Watch};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use sessile_engine::store::{StoreError, StoreErrorKind, Watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::cluster::{Topology, try_join_all, understood};
 use super::link::{Origin, connection_config};
 use super::rows::Rows;
 use super::{address, error, row, scripts, sentinel};
+use crate::keyed::board::{Board, Ending, Listener};
 
 /// How often the channel is tried. The contract is a notice each second.
 const BEAT: Duration = Duration::from_millis(400);
 /// How long sentinels may take to say that nothing has changed.
 const SENTINEL: Duration = Duration::from_millis(300);
-/// An engine that has so many ids to read is better off beginning anew.
-const MOST_IDS: usize = 1 << 16;
-
-/// What has happened since the last notice.
-#[derive(Default)]
-struct Pending {
-    changed: Vec<SessionId>,
-    lost: bool,
-    alive: bool,
-    ended: Option<StoreError>,
-}
-
-#[derive(Default)]
-struct Board {
-    pending: Mutex<Pending>,
-    news: Notify,
-}
-
-impl Board {
-    fn post(&self, write: impl FnOnce(&mut Pending)) {
-        write(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner));
-        self.news.notify_one();
-    }
-
-    fn take(&self) -> Option<Result<Notice, StoreError>> {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if mem::take(&mut pending.lost) {
-            pending.changed = Vec::new();
-            pending.alive = false;
-            return Some(Ok(Notice::Lost));
-        }
-        if !pending.changed.is_empty() {
-            pending.alive = false;
-            return Some(Ok(Notice::Changed(mem::take(&mut pending.changed))));
-        }
-        if let Some(e) = &pending.ended {
-            return Some(Err(e.clone()));
-        }
-        mem::take(&mut pending.alive).then_some(Ok(Notice::Alive))
-    }
-}
-
-impl Pending {
-    fn change(&mut self, id: SessionId) {
-        if self.lost {
-            return;
-        }
-        if self.changed.len() == MOST_IDS {
-            self.lost = true;
-            return;
-        }
-        self.changed.push(id);
-    }
-}
-
-/// Nobody waits for a task that the store has taken with it.
-struct Ending(Arc<Board>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.post(|pending| pending.ended = pending.ended.take().or_else(|| Some(error::closed())));
-    }
-}
-
-/// The engine's end of a watch. The other end ends with it.
-struct Listener {
-    board: Arc<Board>,
-    _gone: oneshot::Sender<()>,
-}
-
-impl Watch for Listener {
-    fn next(&mut self) -> BoxFuture<'_, Result<Notice, StoreError>> {
-        Box::pin(async {
-            loop {
-                if let Some(notice) = self.board.take() {
-                    return notice;
-                }
-                self.board.news.notified().await;
-            }
-        })
-    }
-}
-
 /// Connections that are told of changes, before anybody waits for them.
 pub(super) struct Armed {
     rows: Arc<Rows>,
@@ -201,16 +117,16 @@ impl Armed {
         let (gone, going) = oneshot::channel();
         let listener = Listener { board: Arc::clone(&board), _gone: gone };
         // Made here, as a task that never runs is dropped all the same.
-        (Box::new(listener), self.pump(Ending(board), going, closed))
+        (Box::new(listener), self.pump(Ending { board, closed: error::closed() }, going, closed))
     }
 
     async fn pump(mut self, ending: Ending, going: oneshot::Receiver<()>, mut closed: watch::Receiver<bool>) {
         let why = tokio::select! {
             _ = going => return,
             _ = closed.wait_for(|closed| *closed) => error::closed(),
-            why = self.listen(&ending.0) => why,
+            why = self.listen(&ending.board) => why,
         };
-        ending.0.post(|pending| pending.ended = Some(why));
+        ending.board.post(|pending| pending.ended = Some(why));
     }
 
     /// Posts what is told, until nothing is any more.
@@ -336,7 +252,11 @@ fn told(prefix: &str, push: PushInfo, board: &Board) -> Option<StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use sessile_engine::SessionId;
+    use sessile_engine::store::Notice;
+
     use super::*;
+    use crate::keyed::board::MOST_IDS;
 
     fn id(n: u32) -> SessionId {
         let mut bytes = [0; 32];
