@@ -57,7 +57,7 @@ const MAX_ROW_BYTES: usize = 1 << 20;
 /// A row has 1 MiB at most. A transaction has 128 operations and 1.5 MiB at most, the defaults of the server
 /// (`--max-txn-ops`, `--max-request-bytes`): a larger commit is made in several, each of them in one step. All keys
 /// are in the memory of each server, and the data must fit its quota (`--quota-backend-bytes`, 2 GiB by default); when it
-/// is full, changes fail as [`Full`](StoreErrorKind::Full). Each update leaves an old revision behind: set
+/// is full, changes fail as [`Full`](sessile_engine::store::StoreErrorKind::Full). Each update leaves an old revision behind: set
 /// `--auto-compaction-retention`.
 ///
 /// # Cancel safety
