@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sessile_engine::store::{StoreError, StoreErrorKind};
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
 
 /// A thread with a tokio runtime, and a deadline for each call.
 #[derive(Clone)]
@@ -17,6 +18,8 @@ pub(crate) struct Driver {
     store: &'static str,
     deadline: Duration,
     runtime: Arc<Owned>,
+    /// Where calls run whose connections belong to another runtime; their deadlines still run here.
+    connections: Option<Handle>,
 }
 
 /// `None` only while it is dropped.
@@ -46,7 +49,25 @@ impl Driver {
                 StoreError::new(StoreErrorKind::Unavailable, store, "its thread could not be started")
                     .with_source(e)
             })?;
-        Ok(Self { store, deadline, runtime: Arc::new(Owned(Some(runtime))) })
+        Ok(Self { store, deadline, runtime: Arc::new(Owned(Some(runtime))), connections: None })
+    }
+
+    /// As [`start`](Self::start), for connections of the app that live on the runtime of the caller: there the calls run,
+    /// so that no connection ends with the store. If that runtime stands still, calls end by their deadline.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Config`] if the caller is not on a runtime of tokio's with several threads: one with a single thread
+    /// stands still whenever something waits for the store there.
+    pub(crate) fn beside(store: &'static str, deadline: Duration) -> Result<Self, StoreError> {
+        let wrong = |what: &'static str| StoreError::new(StoreErrorKind::Config, store, what);
+        let app = Handle::try_current()
+            .map_err(|e| wrong("it must be opened on the tokio runtime of its pool").with_source(e))?;
+        if app.runtime_flavor() == tokio::runtime::RuntimeFlavor::CurrentThread {
+            return Err(wrong(
+                "the pool of a runtime with one thread cannot be shared: use `rt-multi-thread`",
+            ));
+        }
+        Ok(Self { connections: Some(app), ..Self::start(store, deadline)? })
     }
 
     fn handle(&self) -> Option<&Handle> {
@@ -81,16 +102,13 @@ impl Driver {
     ) -> Result<T, StoreError> {
         let fail = |what: String| StoreError::new(StoreErrorKind::Unavailable, self.store, what);
         let Some(handle) = self.handle() else { return Err(fail("its thread has ended".into())) };
-        let store = self.store;
-        let task = handle.spawn(async move {
-            tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
-                Err(StoreError::new(
-                    StoreErrorKind::Unavailable,
-                    store,
-                    format!("no answer within {} ms", deadline.as_millis()),
-                ))
-            })
-        });
+        let task = match &self.connections {
+            None => handle.spawn(within(self.store, deadline, call)),
+            Some(app) => {
+                let elsewhere = Elsewhere(app.spawn(call));
+                handle.spawn(within(self.store, deadline, elsewhere.result(self.store)))
+            }
+        };
         match task.await {
             Ok(result) => result,
             Err(e) if e.is_panic() => Err(fail("its driver panicked".into())),
@@ -103,5 +121,37 @@ impl Driver {
         if let Some(handle) = self.handle() {
             handle.spawn(task);
         }
+    }
+}
+
+async fn within<T>(
+    store: &'static str,
+    deadline: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
+        Err(StoreError::new(
+            StoreErrorKind::Unavailable,
+            store,
+            format!("no answer within {} ms", deadline.as_millis()),
+        ))
+    })
+}
+
+/// A call on another runtime, which ends with whoever waits for it.
+struct Elsewhere<T>(JoinHandle<Result<T, StoreError>>);
+
+impl<T> Elsewhere<T> {
+    async fn result(mut self, store: &'static str) -> Result<T, StoreError> {
+        (&mut self.0).await.unwrap_or_else(|e| {
+            let what = if e.is_panic() { "its driver panicked" } else { "the runtime of its pool has ended" };
+            Err(StoreError::new(StoreErrorKind::Unavailable, store, what))
+        })
+    }
+}
+
+impl<T> Drop for Elsewhere<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

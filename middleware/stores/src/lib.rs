@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `redis` | `redis::RedisStore`: Redis 6.2 or later, Valkey, also a cluster or behind sentinels | yes |
 //! | `postgres` | `postgres::PostgresStore`: PostgreSQL 13 or later | yes |
+//! | `sqlx-0_9` | `sqlx::SqlxPostgresStore`: the same tables, over the pool of an app that uses SQLx or SeaORM | yes |
 //! | `mysql` | `mysql::MysqlStore`: MariaDB 10.6 or later, MySQL 8 | yes |
 //! | `sqlite` | `sqlite::SqliteStore`: a file that processes of one machine share | yes |
 //! | `etcd` | `etcd::EtcdStore`: etcd 3.4 or later; its build needs `protoc` | yes |
@@ -14,12 +15,18 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "etcd"))]
+#[cfg(any(
+    feature = "redis",
+    feature = "postgres",
+    feature = "sqlx-0_9",
+    feature = "mysql",
+    feature = "etcd"
+))]
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod driver;
 #[cfg(any(feature = "redis", feature = "etcd"))]
 mod keyed;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+#[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "mysql", feature = "sqlite"))]
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod sql;
 mod url;
@@ -39,5 +46,9 @@ pub mod redis;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub mod sqlite;
+
+#[cfg(feature = "sqlx-0_9")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlx-0_9")))]
+pub mod sqlx;
 
 pub use self::url::open;

@@ -11,11 +11,11 @@ use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 
 use super::client::{Failure, Lent};
-use super::text::Texts;
 use super::{NAME, PostgresStore, Shared, read};
 use crate::driver::Driver;
 use crate::sql;
 use crate::sql::name::Name;
+use crate::sql::postgres::text::Texts;
 
 /// Settings of a [`PostgresStore`].
 #[derive(Clone)]

@@ -10,6 +10,7 @@ use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
 use super::NAME;
+use crate::sql::postgres;
 
 /// A connection that goes back to the pool only when its work is [`done`](Self::done).
 pub(super) struct Lent(Option<Object>);
@@ -65,33 +66,30 @@ impl From<StoreError> for Failure {
 }
 
 impl Failure {
-    fn code(&self) -> Option<&SqlState> {
+    fn code(&self) -> Option<&str> {
         match self {
-            Self::Driver(e) => e.code(),
+            Self::Driver(e) => e.code().map(SqlState::code),
             Self::Store(_) => None,
         }
     }
 
-    /// Others were in the way; the transaction did nothing. A key that is there already was not there when the rows were
-    /// locked.
+    /// See [`postgres::is_race`].
     pub(super) fn is_race(&self) -> bool {
-        self.code().is_some_and(|code| {
-            *code == SqlState::T_R_SERIALIZATION_FAILURE
-                || *code == SqlState::T_R_DEADLOCK_DETECTED
-                || *code == SqlState::UNIQUE_VIOLATION
-        })
+        self.code().is_some_and(postgres::is_race)
     }
 
     /// The connection had ended before; for what has not changed anything yet, another may do.
     pub(super) fn is_stale(&self) -> bool {
         match self {
-            Self::Driver(e) => e.is_closed() || io(e) || e.code() == Some(&SqlState::ADMIN_SHUTDOWN),
+            Self::Driver(e) => {
+                e.is_closed() || io(e) || e.code().is_some_and(|code| code.code() == postgres::ADMIN_SHUTDOWN)
+            }
             Self::Store(_) => false,
         }
     }
 
     pub(super) fn is_missing_table(&self) -> bool {
-        self.code() == Some(&SqlState::UNDEFINED_TABLE)
+        self.code() == Some(postgres::UNDEFINED_TABLE)
     }
 
     pub(super) fn into_store(self, what: &'static str) -> StoreError {
@@ -111,7 +109,7 @@ fn kind(e: &Error) -> StoreErrorKind {
         // Without a code it is the connection, or its set-up.
         return if e.is_closed() || io(e) { StoreErrorKind::Unavailable } else { of_setup(e) };
     };
-    of_code(code.code())
+    postgres::kind_of(code.code())
 }
 
 fn of_setup(e: &Error) -> StoreErrorKind {
@@ -120,19 +118,6 @@ fn of_setup(e: &Error) -> StoreErrorKind {
         StoreErrorKind::Config
     } else {
         StoreErrorKind::Unavailable
-    }
-}
-
-fn of_code(code: &str) -> StoreErrorKind {
-    match code {
-        "53100" => StoreErrorKind::Full,
-        // A statement that was cancelled by its own time limit, or a server that ends or is a standby.
-        "54000" => StoreErrorKind::TooLarge,
-        "XX001" | "XX002" => StoreErrorKind::Corrupt,
-        _ => match code.get(..2) {
-            Some("28" | "3D" | "3F" | "42" | "22" | "23" | "0A") => StoreErrorKind::Config,
-            _ => StoreErrorKind::Unavailable,
-        },
     }
 }
 
@@ -169,41 +154,6 @@ impl Deref for Lent {
             Some(object) => object,
             // `done` and `keep` take the value: nobody can look any more.
             None => unreachable!("a connection that was given back"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_have_their_kinds() {
-        for (code, kind) in [
-            ("53100", StoreErrorKind::Full),
-            ("53200", StoreErrorKind::Unavailable),
-            ("53300", StoreErrorKind::Unavailable),
-            ("57P01", StoreErrorKind::Unavailable),
-            ("57P03", StoreErrorKind::Unavailable),
-            ("57014", StoreErrorKind::Unavailable),
-            ("55P03", StoreErrorKind::Unavailable),
-            ("25006", StoreErrorKind::Unavailable),
-            ("08006", StoreErrorKind::Unavailable),
-            ("40001", StoreErrorKind::Unavailable),
-            // The server's disk, not ours: no other row is in doubt.
-            ("58030", StoreErrorKind::Unavailable),
-            ("28P01", StoreErrorKind::Config),
-            ("28000", StoreErrorKind::Config),
-            ("3D000", StoreErrorKind::Config),
-            ("42P01", StoreErrorKind::Config),
-            ("42501", StoreErrorKind::Config),
-            ("42703", StoreErrorKind::Config),
-            ("54000", StoreErrorKind::TooLarge),
-            ("XX001", StoreErrorKind::Corrupt),
-            ("", StoreErrorKind::Unavailable),
-            ("é", StoreErrorKind::Unavailable),
-        ] {
-            assert_eq!(of_code(code), kind, "{code}");
         }
     }
 }

@@ -12,8 +12,8 @@ use sessile_engine::store::{Change, Expired, Outcome, Row};
 use tokio_postgres::Error;
 
 use super::client::{Failure, Lent};
-use super::text::{BEGIN, COMMIT, Texts};
 use crate::sql::plan::{Key, Plan, keys, pieces, plan};
+use crate::sql::postgres::text::{BEGIN, COMMIT, Texts};
 use crate::sql::signed;
 
 /// Bytes in one statement; the server takes less than 1 GiB.

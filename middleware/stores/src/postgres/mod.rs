@@ -13,7 +13,6 @@
 mod builder;
 mod client;
 mod commit;
-mod text;
 mod watch;
 
 use std::fmt;
@@ -30,8 +29,9 @@ use tokio_postgres::types::ToSql;
 
 pub use self::builder::Builder;
 use self::client::{Failure, Lent};
-use self::text::Texts;
 use crate::driver::Driver;
+use crate::sql::postgres::text::Texts;
+use crate::sql::postgres::watch::Polled;
 use crate::sql::{self, Listing, MAX_ROW_BYTES, Raw, unsigned};
 
 const NAME: &str = "postgres";
@@ -231,10 +231,10 @@ impl Store for PostgresStore {
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
-        let watch = self
-            .call("changes could not be watched", |shared| async move { watch::Changes::open(shared).await })
+        let (source, first) = self
+            .call("changes could not be watched", |shared| async move { watch::Source::open(shared).await })
             .await?;
-        Ok(Box::new(watch.on(self.driver.clone())))
+        Ok(Box::new(Polled::new(self.driver.clone(), source, first)))
     }
 
     /// # Complexity

@@ -1,11 +1,11 @@
-//! The statements of the PostgreSQL store, and its schema. It runs none.
+//! The statements of the stores in PostgreSQL, and their schema. It runs none.
 
 use crate::sql::SCHEMA;
 use crate::sql::name::Name;
 
 /// Rows of the table of marks that hold the high-water mark. Commits at the same time raise different ones: with one
 /// row each would wait for the disk of the one before.
-pub(super) const SLOTS: i64 = 32;
+pub(crate) const SLOTS: i64 = 32;
 
 const TABLES: &str = "\
 -- Sessions. Numbers are unsigned in 64 bits: -1 is the largest, which means never.
@@ -43,31 +43,31 @@ CREATE INDEX IF NOT EXISTS {i}_changes_xid ON {c} (xid);
 
 /// All statements, with the table's names in them.
 #[derive(Debug)]
-pub(super) struct Texts {
-    pub(super) schema: String,
-    pub(super) load: String,
-    pub(super) lock: String,
-    pub(super) quarantine: String,
-    pub(super) quarantine_new: String,
-    pub(super) delete: String,
-    pub(super) update: String,
-    pub(super) insert: String,
-    pub(super) tell: String,
-    pub(super) raise: String,
-    pub(super) mark: String,
-    pub(super) found: String,
-    pub(super) expire: String,
-    pub(super) expire_beyond: String,
-    pub(super) list: String,
-    pub(super) list_owner: String,
-    pub(super) count: String,
-    pub(super) news: String,
-    pub(super) trim: String,
-    pub(super) migrate: String,
+pub(crate) struct Texts {
+    pub(crate) schema: String,
+    pub(crate) load: String,
+    pub(crate) lock: String,
+    pub(crate) quarantine: String,
+    pub(crate) quarantine_new: String,
+    pub(crate) delete: String,
+    pub(crate) update: String,
+    pub(crate) insert: String,
+    pub(crate) tell: String,
+    pub(crate) raise: String,
+    pub(crate) mark: String,
+    pub(crate) found: String,
+    pub(crate) expire: String,
+    pub(crate) expire_beyond: String,
+    pub(crate) list: String,
+    pub(crate) list_owner: String,
+    pub(crate) count: String,
+    pub(crate) news: String,
+    pub(crate) trim: String,
+    pub(crate) migrate: String,
 }
 
-pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
-pub(super) const COMMIT: &str = "COMMIT";
+pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+pub(crate) const COMMIT: &str = "COMMIT";
 
 /// `{due}` is the condition and `{order}` the order of the rows that are due. What somebody else holds is skipped: it is
 /// being changed, or removed, right now.
@@ -79,7 +79,7 @@ SELECT (SELECT count(*) FROM gone), \
 (SELECT count(*) FROM (SELECT 1 FROM {t} WHERE {due} LIMIT $2 + 1) seen)";
 
 impl Texts {
-    pub(super) fn new(name: &Name) -> Self {
+    pub(crate) fn new(name: &Name) -> Self {
         let index = name.bare('"', "");
         let index = index.trim_matches('"');
         let fill = |text: &str| {
