@@ -2,27 +2,22 @@
 #![cfg(all(feature = "conformance", feature = "redb"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use pollster::block_on;
-use sessile_engine::store::conformance::{Subject, cases};
+use sessile_engine::store::conformance::{Subject, cases, run};
 use sessile_engine::store::{MemoryStore, RedbStore};
 
-/// Runs every case and names all that failed.
-fn conforms(make: impl Fn() -> Subject) {
-    let failed: Vec<&str> = cases()
-        .iter()
-        .filter(|case| catch_unwind(AssertUnwindSafe(|| block_on(case.run(make())))).is_err())
-        .map(|case| case.name())
-        .collect();
-    assert!(failed.is_empty(), "failed cases: {failed:?}");
+/// Runs the suite, and prints the row for the table of docs/stores.md, which `tests/stores/run` collects.
+fn conforms(store: &str, server: &str, make: impl Fn() -> Subject) {
+    let report = block_on(run(async || make()));
+    println!("conforms: {}", report.row(store, server));
     assert!(cases().len() >= 60);
 }
 
 #[test]
 fn the_memory_store_conforms() {
-    conforms(|| {
+    conforms("memory", "itself", || {
         let store = MemoryStore::new();
         let same_rows = store.clone();
         Subject::new(store).reopened_by(move || Box::pin(std::future::ready(Subject::new(same_rows.clone()))))
@@ -31,7 +26,7 @@ fn the_memory_store_conforms() {
 
 #[test]
 fn the_memory_store_conforms_when_it_is_shared() {
-    conforms(|| Subject::new(MemoryStore::shared()));
+    conforms("memory, shared", "itself", || Subject::new(MemoryStore::shared()));
 }
 
 fn redb_subject(path: PathBuf) -> Subject {
@@ -44,7 +39,7 @@ fn redb_subject(path: PathBuf) -> Subject {
 fn the_redb_store_conforms() {
     let dir = tempfile::tempdir().unwrap();
     let files = std::cell::Cell::new(0);
-    conforms(|| {
+    conforms("redb", "itself", || {
         files.set(files.get() + 1);
         redb_subject(dir.path().join(format!("{}.redb", files.get())))
     });

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use sessile_engine::StoreErrorKind;
-use sessile_engine::store::conformance::{Subject, cases};
+use sessile_engine::store::conformance::Subject;
 use sessile_engine::store::{Change, Outcome, Store};
 use sessile_stores::mysql::MysqlStore;
 use support::mysql::{PASSWORD, Server};
@@ -44,19 +44,16 @@ async fn operator(server: &Server) -> mysql_async::Conn {
 fn conformance() {
     let Some(server) = Server::start() else { return };
     let server = Arc::new(server);
-    for (n, case) in cases().iter().enumerate() {
-        println!("{}", case.name());
+    let version = format!("MariaDB {}, real", support::version("mariadbd"));
+    // No runtime here: the store has its own.
+    support::conforms("MySQL, MariaDB", &version, async |n| {
         let table = format!("case_{n}");
         let again = (Arc::clone(&server), table.clone());
-        // No runtime here: the store has its own.
-        pollster::block_on(async {
-            let subject = Subject::new(open(&server, &table).await).reopened_by(move || {
-                let (server, table) = again.clone();
-                Box::pin(async move { Subject::new(open(&server, &table).await) })
-            });
-            case.run(subject).await;
-        });
-    }
+        Subject::new(open(&server, &table).await).reopened_by(move || {
+            let (server, table) = again.clone();
+            Box::pin(async move { Subject::new(open(&server, &table).await) })
+        })
+    });
 }
 
 #[test]

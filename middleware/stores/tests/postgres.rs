@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sessile_engine::StoreErrorKind;
-use sessile_engine::store::conformance::{Subject, cases};
+use sessile_engine::store::conformance::Subject;
 use sessile_engine::store::{Change, Notice, Outcome, Store};
 use sessile_stores::postgres::PostgresStore;
 use support::postgres::{PASSWORD, Server};
@@ -37,19 +37,16 @@ fn runtime() -> tokio::runtime::Runtime {
 fn conformance() {
     let Some(server) = Server::start() else { return };
     let server = Arc::new(server);
-    for (n, case) in cases().iter().enumerate() {
-        println!("{}", case.name());
+    let version = format!("PostgreSQL {}, real", support::postgres::version());
+    // No runtime here: the store has its own.
+    support::conforms("PostgreSQL", &version, async |n| {
         let table = format!("case_{n}");
         let again = (Arc::clone(&server), table.clone());
-        // No runtime here: the store has its own.
-        pollster::block_on(async {
-            let subject = Subject::new(open(&server, &table).await).reopened_by(move || {
-                let (server, table) = again.clone();
-                Box::pin(async move { Subject::new(open(&server, &table).await) })
-            });
-            case.run(subject).await;
-        });
-    }
+        Subject::new(open(&server, &table).await).reopened_by(move || {
+            let (server, table) = again.clone();
+            Box::pin(async move { Subject::new(open(&server, &table).await) })
+        })
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod support;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pollster::block_on;
@@ -16,7 +16,7 @@ use sessile_engine::StoreErrorKind;
 use sessile_engine::store::conformance::{Subject, cases};
 use sessile_engine::store::{Change, Notice, Outcome, Store};
 use sessile_stores::sqlite::SqliteStore;
-use support::{id, insert, owned, row, update};
+use support::{conforms, id, insert, owned, row, update};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -38,39 +38,42 @@ fn open(path: &Path) -> SqliteStore {
     SqliteStore::builder(path).deadline(BOUND).open().unwrap()
 }
 
+fn sqlite() -> String {
+    format!("SQLite {}, real", rusqlite::version())
+}
+
 fn hex(n: u32) -> String {
     id(n).as_bytes().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[test]
 fn conformance() {
-    for case in cases() {
-        println!("{}", case.name());
+    let files = Mutex::new(Vec::new());
+    conforms("SQLite", &sqlite(), async |_| {
         let file = File::new();
         let path = file.path();
-        let subject = Subject::new(open(&path))
-            .reopened_by(move || Box::pin(std::future::ready(Subject::new(open(&path)))));
-        block_on(case.run(subject));
-    }
+        files.lock().unwrap().push(file);
+        Subject::new(open(&path)).reopened_by(move || Box::pin(std::future::ready(Subject::new(open(&path)))))
+    });
 }
 
 #[test]
 fn conformance_as_the_only_one() {
     let only = |path: &Path| SqliteStore::builder(path).exclusive(true).open().unwrap();
-    for case in cases() {
-        println!("{}", case.name());
+    let files = Mutex::new(Vec::new());
+    conforms("SQLite, one user", &sqlite(), async |_| {
         let file = File::new();
         let path = file.path();
-        let subject = Subject::new(only(&path)).reopened_by(move || {
+        files.lock().unwrap().push(file);
+        Subject::new(only(&path)).reopened_by(move || {
             let store = (0..100).find_map(|_| {
                 // The thread of the one before lets go of the file when it ends.
                 std::thread::sleep(Duration::from_millis(10));
                 SqliteStore::builder(&path).exclusive(true).open().ok()
             });
             Box::pin(std::future::ready(Subject::new(store.unwrap())))
-        });
-        block_on(case.run(subject));
-    }
+        })
+    });
 }
 
 #[test]

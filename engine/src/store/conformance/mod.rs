@@ -153,9 +153,46 @@ pub fn cases() -> &'static [Case] {
 ///
 /// # Panics
 /// If a case fails; the message starts with its name.
-pub async fn run(make: impl AsyncFn() -> Subject) {
+pub async fn run(make: impl AsyncFn() -> Subject) -> Report {
+    let mut can = Capabilities::full();
     for case in CASES {
-        case.run(make().await).await;
+        let subject = make().await;
+        can = subject.can();
+        case.run(subject).await;
+    }
+    Report { can }
+}
+
+/// What a store that has passed [`run`] says it can do.
+#[derive(Debug, Clone, Copy)]
+pub struct Report {
+    can: Capabilities,
+}
+
+impl Report {
+    /// The row of a table of stores: the store's name, the server that it was run against, cases that passed, whether a
+    /// re-key is atomic, whether it lists all, lists by owner, tells of changes, has no other users, the grain of expiry,
+    /// and the largest row.
+    #[must_use]
+    pub fn row(&self, store: &str, server: &str) -> String {
+        let can = &self.can;
+        let says = |yes: bool| if yes { "yes" } else { "no" };
+        let largest = match can.max_row_bytes {
+            usize::MAX => "any".to_owned(),
+            bytes if bytes >> 20 > 0 => format!("{} MiB", bytes >> 20),
+            bytes => format!("{bytes} B"),
+        };
+        format!(
+            "| {store} | {server} | {} of {} | {} | {} | {} | {} | {} | {} ms | {largest} |",
+            CASES.len(),
+            CASES.len(),
+            says(can.atomic_rekey),
+            says(can.list),
+            says(can.by_owner),
+            says(can.watch),
+            says(can.exclusive),
+            can.ttl_grain_ms,
+        )
     }
 }
 

@@ -11,10 +11,8 @@ mod keys;
 mod support;
 mod watch;
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use pollster::block_on;
-use sessile_engine::store::conformance::{Subject, run};
+use sessile_engine::store::conformance::Subject;
 use sessile_engine::store::{Change, Outcome, Row, Store, StoreError, StoreErrorKind};
 use sessile_stores::etcd::EtcdStore;
 
@@ -55,28 +53,26 @@ fn recovers(store: &EtcdStore, n: u32) {
     assert_eq!(load(store, n), Some(row(1)));
 }
 
-fn conforms(members: usize) {
+fn conforms(members: usize, store: &str) {
     let Some(cluster) = Cluster::start(members) else { return };
-    let count = AtomicU32::new(0);
-    block_on(run(async || {
+    support::conforms(store, &format!("etcd {}, real", support::version("etcd")), async |n| {
         // Each case has a namespace of its own on the same servers. Where all is slow, that is no mistake.
-        let prefix = format!("case{}", count.fetch_add(1, Ordering::Relaxed));
-        let url = cluster.url();
+        let (url, prefix) = (cluster.url(), format!("case{n}"));
         let make = move || {
             let builder = EtcdStore::builder(&url).prefix(&prefix);
             builder.deadline(std::time::Duration::from_secs(30)).connect().unwrap()
         };
         let first = make();
         Subject::new(first).reopened_by(move || Box::pin(std::future::ready(Subject::new(make()))))
-    }));
+    });
 }
 
 #[test]
 fn conformance() {
-    conforms(1);
+    conforms(1, "etcd");
 }
 
 #[test]
 fn conformance_of_three_members() {
-    conforms(3);
+    conforms(3, "etcd, three servers");
 }

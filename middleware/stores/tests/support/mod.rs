@@ -16,7 +16,10 @@ pub mod tls;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use sessile_engine::SessionId;
+use sessile_engine::store::conformance::{Subject, run};
 use sessile_engine::store::{Change, Row};
 
 /// Says what is not tested, past the capture of tests that pass: the runner counts these lines.
@@ -34,6 +37,23 @@ pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     first_of(dirs.map(|dir| dir.join(name)))
+}
+
+/// The version that a program says it has.
+pub fn version(name: &str) -> String {
+    let said = program(name).and_then(|path| std::process::Command::new(path).arg("--version").output().ok());
+    let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let words = said.split(|c: char| !c.is_ascii_digit() && c != '.').map(|word| word.trim_matches('.'));
+    let mut versions = words.filter(|word| word.contains('.'));
+    versions.next().unwrap_or("of an unknown version").to_owned()
+}
+
+/// Runs the engine's suite, each case on the store that `make` opens for its number, and prints the row for the table of
+/// docs/stores.md, which `tests/stores/run` collects.
+pub fn conforms(store: &str, server: &str, make: impl AsyncFn(u32) -> Subject) {
+    let count = AtomicU32::new(0);
+    let report = pollster::block_on(run(async || make(count.fetch_add(1, Ordering::Relaxed)).await));
+    println!("conforms: {}", report.row(store, server));
 }
 
 /// A port of the loopback interface that was free a moment ago.

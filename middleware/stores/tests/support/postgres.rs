@@ -26,6 +26,11 @@ fn bin() -> Option<PathBuf> {
     dir.join("postgres").is_file().then_some(dir)
 }
 
+/// Of the server that the tests start.
+pub fn version() -> String {
+    super::version(&bin().map(|dir| dir.join("postgres").display().to_string()).unwrap_or_default())
+}
+
 fn quietly(command: &mut Command, dir: &Path) {
     command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null());
     if is_root() {

@@ -17,6 +17,17 @@ pub(crate) struct Server {
     child: Option<Child>,
 }
 
+/// Of the server that the tests start.
+pub(crate) fn version() -> String {
+    let binary = std::env::var("SESSILE_REDIS_SERVER").unwrap_or_else(|_| "redis-server".into());
+    let said =
+        Command::new(&binary).arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let name = said.split(' ').next().unwrap_or_default();
+    let version = said.split("v=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    format!("{name} {version}, real")
+}
+
 impl Server {
     /// A server that keeps nothing on a disk. `None`, and a line that says so, where there is none.
     pub(crate) fn start() -> Option<Self> {
