@@ -70,7 +70,9 @@ where
             Frame::local(Arc::clone(shared))
         };
         let mut slot = Some(frame);
-        let inner = scope::enter(&mut slot, || self.inner.call(request));
+        let entered = scope::enter(&mut slot);
+        let inner = self.inner.call(request);
+        drop(entered);
         ResponseFuture::new(inner, slot, cookie)
     }
 }
