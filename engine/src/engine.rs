@@ -1,11 +1,14 @@
 //! The engine's handle: opening, finding sessions, flushing, closing. It owns the writer thread.
 
+mod lane;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+pub(crate) use self::lane::Lane;
 use crate::cache::EntryRef;
 use crate::clock::{Clock, EngineClock};
 use crate::config::{Builder, Config};
@@ -49,6 +52,7 @@ use crate::writer;
 #[derive(Clone)]
 pub struct Engine {
     handle: Arc<Handle>,
+    lane: Arc<Lane>,
 }
 
 /// Counts the engine's users; sessions hold the [`Core`] only.
@@ -99,11 +103,13 @@ impl Engine {
         } else {
             None
         };
-        Ok(Self { handle: Arc::new(Handle { core, thread: Mutex::new(thread), process: Process::this() }) })
+        let lane = Lane::new(core.clone());
+        let handle = Handle { core, thread: Mutex::new(thread), process: Process::this() };
+        Ok(Self { handle: Arc::new(handle), lane })
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.handle.core
+        self.lane.core()
     }
 
     /// The session of `token`, or an empty one if the token is absent, unknown or expired. An empty session
@@ -127,20 +133,20 @@ impl Engine {
             return Begin(BeginState::Ready(Some(Err(writer::closed()))));
         }
         let Some(token) = token else {
-            return Begin(BeginState::Ready(Some(Ok(Session::begin(core.clone(), None, None)))));
+            return Begin(BeginState::Ready(Some(Ok(Session::begin(self.lane.clone(), None, None)))));
         };
         let now = core.clock.now_ms();
         let id = token.id();
         match core.find_cached(&id, now) {
             Some(Some((entry, Some(seen)))) => {
-                let session = Session::begin_seen(core.clone(), entry, seen, token.clone());
+                let session = Session::begin_seen(self.lane.clone(), entry, seen, token.clone());
                 Begin(BeginState::Ready(Some(Ok(session))))
             }
             Some(found) => {
                 let entry = found.map(|(entry, _)| entry);
-                Begin(BeginState::Ready(Some(Ok(begin(core.clone(), entry, token)))))
+                Begin(BeginState::Ready(Some(Ok(begin(self.lane.clone(), entry, token)))))
             }
-            None => Begin(BeginState::Loading(Box::pin(load(core.clone(), id, token.clone(), true)))),
+            None => Begin(BeginState::Loading(Box::pin(load(self.lane.clone(), id, token.clone(), true)))),
         }
     }
 
@@ -173,8 +179,8 @@ impl Engine {
         let Some(token) = token.filter(|_| !core.is_closed()) else { return self.session(token) };
         let id = token.id();
         match core.find_cached_untouched(&id, core.clock.now_ms()) {
-            Some(found) => Begin(BeginState::Ready(Some(Ok(begin(core.clone(), found, token))))),
-            None => Begin(BeginState::Loading(Box::pin(load(core.clone(), id, token.clone(), false)))),
+            Some(found) => Begin(BeginState::Ready(Some(Ok(begin(self.lane.clone(), found, token))))),
+            None => Begin(BeginState::Loading(Box::pin(load(self.lane.clone(), id, token.clone(), false)))),
         }
     }
 
@@ -190,9 +196,9 @@ impl Engine {
         if core.is_closed() {
             return None;
         }
-        let Some((token, id)) = token else { return Some(Session::begin(core.clone(), None, None)) };
+        let Some((token, id)) = token else { return Some(Session::begin(self.lane.clone(), None, None)) };
         let (entry, seen) = core.find_live(id, core.clock.now_ms())?;
-        Some(Session::begin_seen(core.clone(), entry, seen, token))
+        Some(Session::begin_seen(self.lane.clone(), entry, seen, token))
     }
 
     /// Whether `other` is a clone of this engine.
@@ -431,25 +437,25 @@ impl Drop for Handle {
     }
 }
 
-fn begin(core: Arc<Core>, found: Option<EntryRef>, token: &Token) -> Session {
+fn begin(lane: Arc<Lane>, found: Option<EntryRef>, token: &Token) -> Session {
     match found {
-        Some(entry) => Session::begin(core, Some(entry), Some(token.clone())),
+        Some(entry) => Session::begin(lane, Some(entry), Some(token.clone())),
         None => {
-            let id = token.id();
+            let (id, core) = (token.id(), lane.core());
             core.notify(|| Event::Unknown { id });
             // Its tombstone stays until its row is deleted.
             if core.cache.get(&id).is_some() {
-                return Session::begin_after_end(core);
+                return Session::begin_after_end(lane);
             }
-            Session::begin(core, None, None)
+            Session::begin(lane, None, None)
         }
     }
 }
 
-async fn load(core: Arc<Core>, id: SessionId, token: Token, touch: bool) -> Result<Session> {
-    match core.load(&id, touch).await {
-        Ok(found) => Ok(begin(core, found, &token)),
-        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Session::begin_damaged(core)),
+async fn load(lane: Arc<Lane>, id: SessionId, token: Token, touch: bool) -> Result<Session> {
+    match lane.core().load(&id, touch).await {
+        Ok(found) => Ok(begin(lane, found, &token)),
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Session::begin_damaged(lane)),
         Err(error) => Err(error),
     }
 }

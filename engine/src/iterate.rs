@@ -177,7 +177,7 @@ impl Engine {
         if core.seen(&entry).is_none() || entry.phase() == Phase::Unpublished {
             return Ok(None);
         }
-        Ok(Some(Session::of_nobody(Arc::clone(core), entry)))
+        Ok(Some(Session::of_nobody(Arc::clone(self.lane()), entry)))
     }
 
     /// Calls `f` with a handle on each session, one after another, as [`open`](Self::open) gives it. `f` may change

@@ -57,7 +57,10 @@ where
         match this.state.as_mut().project() {
             StateProj::Running { inner } => {
                 // Changed in place and handed on whole: a response head is not cheap to move.
-                let mut result = ready!(scope::enter(this.frame, || inner.poll(cx)));
+                let entered = scope::enter(this.frame);
+                let polled = inner.poll(cx);
+                drop(entered);
+                let mut result = ready!(polled);
                 let mut session = None;
                 if let (Ok(response), Some(frame)) = (&mut result, this.frame.as_mut()) {
                     let finished = frame.finish();

@@ -3,7 +3,7 @@
 use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::Response;
 use sessile_engine::{Engine, Error};
@@ -13,6 +13,7 @@ use crate::cookie::attributes::CookieAttributes;
 use crate::cookie::policy::{ConfigError, CookiePolicy};
 use crate::fail::{self, OnError};
 use crate::headers::CacheControl;
+use crate::lane::Lanes;
 use crate::outage::{Corrupt, StoreDown};
 use crate::service::SessionService;
 use crate::transport::header::HeaderTransport;
@@ -71,14 +72,18 @@ pub enum Main {}
 /// ```
 pub struct SessionLayer<M = Main> {
     shared: Arc<Shared>,
+    /// Made with the first service, and kept for the next: a router asks for one a route.
+    lanes: Arc<OnceLock<Lanes>>,
     marker: PhantomData<fn() -> M>,
 }
 
 /// Changes the cookie's attributes for one request.
 pub(crate) type CookieHook = Arc<dyn Fn(RequestHead<'_>, &mut CookieAttributes) + Send + Sync>;
 
-/// One configuration, shared by all services and requests of a layer.
+/// One configuration, shared by the requests of a lane. On lines of its own, so that its count shares none with another
+/// lane's.
 #[derive(Clone)]
+#[repr(align(128))]
 pub(crate) struct Shared {
     pub(crate) marker: TypeId,
     pub(crate) engine: Engine,
@@ -123,11 +128,15 @@ impl SessionLayer {
             on_corrupt: Corrupt::default(),
             request_extension: false,
         };
-        Self { shared: Arc::new(shared), marker: PhantomData }
+        Self::over(Arc::new(shared))
     }
 }
 
 impl<M> SessionLayer<M> {
+    fn over(shared: Arc<Shared>) -> Self {
+        Self { shared, lanes: Arc::default(), marker: PhantomData }
+    }
+
     /// The same layer under another marker: a type of the application, used for its name only.
     ///
     /// # Examples
@@ -147,7 +156,7 @@ impl<M> SessionLayer<M> {
     #[must_use]
     pub fn marker<N: 'static>(self) -> SessionLayer<N> {
         let shared = self.with(|shared| shared.marker = TypeId::of::<N>()).shared;
-        SessionLayer { shared, marker: PhantomData }
+        SessionLayer::over(shared)
     }
 
     /// Carries the token in a cookie, this one. The default, with the default [`CookiePolicy`].
@@ -311,7 +320,7 @@ impl<M> SessionLayer<M> {
 
     fn with(mut self, change: impl FnOnce(&mut Shared)) -> Self {
         change(Arc::make_mut(&mut self.shared));
-        self
+        Self::over(self.shared)
     }
 }
 
@@ -319,13 +328,13 @@ impl<M, S> Layer<S> for SessionLayer<M> {
     type Service = SessionService<S, M>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        SessionService::new(inner, Arc::clone(&self.shared))
+        SessionService::new(inner, self.lanes.get_or_init(|| Lanes::of(&self.shared)).clone())
     }
 }
 
 impl<M> Clone for SessionLayer<M> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), marker: PhantomData }
+        Self { shared: Arc::clone(&self.shared), lanes: Arc::clone(&self.lanes), marker: PhantomData }
     }
 }
 

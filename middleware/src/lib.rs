@@ -105,6 +105,7 @@ mod extract;
 mod fail;
 mod future;
 mod headers;
+mod lane;
 mod layer;
 mod outage;
 mod rejection;

@@ -21,17 +21,15 @@ use crate::cookie::read::{self, Candidates};
 use crate::layer::Shared;
 use crate::transport::{self, Carrier, RequestHead};
 
+mod frame;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::frame::Frame;
+use self::frame::Parts;
+
 thread_local! {
     static STACK: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
-}
-
-/// One layer's share in the request being served.
-pub(crate) struct Frame {
-    pub(crate) shared: Arc<Shared>,
-    slot: Slot,
 }
 
 /// Where the state lives: inside the frame, or where other tasks reach it as well.
@@ -117,15 +115,15 @@ impl Remote {
 }
 
 impl Frame {
-    /// A frame whose state only this request's own task reaches. Allocates nothing.
+    /// A frame whose state only this request's own task reaches. Allocates nothing but the thread's first places.
     pub(crate) fn local(shared: Arc<Shared>) -> Self {
-        Self { shared, slot: Slot::Local(State::default()) }
+        Self::of(Parts { shared, slot: Slot::Local(State::default()) })
     }
 
     /// A frame whose state is shared with the holders of the returned handle.
     pub(crate) fn remote(shared: Arc<Shared>) -> (Self, Arc<Remote>) {
         let remote = Arc::new(Remote { shared: Arc::clone(&shared), state: Mutex::default() });
-        (Self { shared, slot: Slot::Remote(Arc::clone(&remote)) }, remote)
+        (Self::of(Parts { shared, slot: Slot::Remote(Arc::clone(&remote)) }), remote)
     }
 
     fn with<R>(&mut self, f: impl FnOnce(&mut State) -> R) -> R {
@@ -138,14 +136,14 @@ impl Frame {
     /// The common case of a load: this is the only layer of its marker, its tokens are in cookies, the client
     /// sent one or none, and its session is in memory.
     fn load_now(&mut self, headers: &HeaderMap, alone: bool) -> Option<Live> {
-        let Slot::Local(state) = &mut self.slot else { return None };
+        let Parts { shared, slot: Slot::Local(state) } = &mut **self else { return None };
         if !alone || !matches!(state.phase, Phase::Unasked) {
             return None;
         }
-        if !matches!(self.shared.carrier, Carrier::Cookie) {
+        if !matches!(shared.carrier, Carrier::Cookie) {
             return None;
         }
-        let name = self.shared.cookie.name();
+        let name = shared.cookie.name();
         let token = match read::only(headers, name).and_then(Token::parse) {
             Some(token) => Some(token),
             None => {
@@ -161,7 +159,7 @@ impl Frame {
                 }
             }
         };
-        let engine = &self.shared.engine;
+        let engine = &shared.engine;
         let (session, fingerprint) = match token {
             None => (engine.session_now(None)?, transport::fingerprint([])),
             Some(token) => {
@@ -186,27 +184,36 @@ impl Frame {
     }
 }
 
-/// Runs `f` with the frame in `slot` on the stack, and puts the frame back, also when `f` panics.
+/// While it lives, the frame of a slot is on the stack; then it is back in its slot, also when that is because of a panic.
 ///
-/// With an empty `slot`, or on a thread that is being torn down, `f` just runs. Either way it runs at one
-/// moment of the engine's time.
-pub(crate) fn enter<R>(slot: &mut Option<Frame>, f: impl FnOnce() -> R) -> R {
-    struct Leave<'a>(&'a mut Option<Frame>);
-    impl Drop for Leave<'_> {
-        fn drop(&mut self) {
-            let top = STACK.try_with(|stack| stack.try_borrow_mut().ok()?.pop());
-            *self.0 = top.ok().flatten();
-        }
-    }
+/// With an empty slot, or on a thread that is being torn down, nothing is on the stack. Either way what happens meanwhile
+/// happens at one moment of the engine's time.
+pub(crate) struct Entered<'a> {
+    slot: Option<&'a mut Option<Frame>>,
+    _moment: Moment,
+}
 
-    let _moment = Moment::hold();
+/// Puts the frame in `slot` on the stack. A guard, not a function around the call of the inner service: what that returns
+/// is large, and should be made where it stays.
+#[inline]
+pub(crate) fn enter(slot: &mut Option<Frame>) -> Entered<'_> {
+    let moment = Moment::hold();
     let entered = STACK.try_with(|stack| {
         let (Ok(mut stack), Some(frame)) = (stack.try_borrow_mut(), slot.take()) else { return false };
         stack.push(frame);
         true
     });
-    let _leave = matches!(entered, Ok(true)).then(|| Leave(slot));
-    f()
+    Entered { slot: matches!(entered, Ok(true)).then_some(slot), _moment: moment }
+}
+
+impl Drop for Entered<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            let top = STACK.try_with(|stack| stack.try_borrow_mut().ok()?.pop());
+            *slot = top.ok().flatten();
+        }
+    }
 }
 
 /// Where a session can be loaded from, and where it is kept afterwards.

@@ -10,7 +10,8 @@ use tower_service::Service;
 
 use crate::extract::SessionHandle;
 use crate::future::ResponseFuture;
-use crate::layer::{Main, Shared};
+use crate::lane::Lanes;
+use crate::layer::Main;
 use crate::scope::{self, Frame};
 
 /// The service that [`SessionLayer`](crate::SessionLayer) makes.
@@ -19,13 +20,13 @@ use crate::scope::{self, Frame};
 /// keeps nothing of it for later; so there is no clone to swap.
 pub struct SessionService<S, M = Main> {
     inner: S,
-    shared: Arc<Shared>,
+    lanes: Lanes,
     marker: PhantomData<fn() -> M>,
 }
 
 impl<S, M> SessionService<S, M> {
-    pub(crate) fn new(inner: S, shared: Arc<Shared>) -> Self {
-        Self { inner, shared, marker: PhantomData }
+    pub(crate) fn new(inner: S, lanes: Lanes) -> Self {
+        Self { inner, lanes, marker: PhantomData }
     }
 
     /// The inner service.
@@ -59,23 +60,26 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
-        let cookie = self.shared.cookie_for((&request).into());
-        let frame = if self.shared.request_extension {
-            let (frame, remote) = Frame::remote(Arc::clone(&self.shared));
+        let shared = self.lanes.mine();
+        let cookie = shared.cookie_for((&request).into());
+        let frame = if shared.request_extension {
+            let (frame, remote) = Frame::remote(Arc::clone(shared));
             request.extensions_mut().insert(SessionHandle::<M>::new(remote));
             frame
         } else {
-            Frame::local(Arc::clone(&self.shared))
+            Frame::local(Arc::clone(shared))
         };
         let mut slot = Some(frame);
-        let inner = scope::enter(&mut slot, || self.inner.call(request));
+        let entered = scope::enter(&mut slot);
+        let inner = self.inner.call(request);
+        drop(entered);
         ResponseFuture::new(inner, slot, cookie)
     }
 }
 
 impl<S: Clone, M> Clone for SessionService<S, M> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared), marker: PhantomData }
+        Self { inner: self.inner.clone(), lanes: self.lanes.clone(), marker: PhantomData }
     }
 }
 

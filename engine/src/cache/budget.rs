@@ -63,7 +63,11 @@ impl Cache {
     pub(crate) fn resize(&self, grown: Grown) {
         let Some([(old, was_owned), (new, owned)]) = grown.change else { return };
         if was_owned == owned {
-            if new >= old {
+            // Most edits change no size, and the counters are every thread's.
+            if new == old {
+                return;
+            }
+            if new > old {
                 self.usage.add(new - old, owned);
             } else {
                 self.usage.sub(old - new, owned);

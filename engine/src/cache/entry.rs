@@ -52,6 +52,12 @@ impl EntryRef {
         triomphe::Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Where it is.
+    #[inline]
+    pub(super) fn address(&self) -> *const Entry {
+        triomphe::Arc::as_ptr(&self.0)
+    }
+
     /// Whether anybody holds it beside the map and the caller.
     pub(crate) fn is_held(&self) -> bool {
         triomphe::Arc::count(&self.0) > 2

@@ -59,6 +59,21 @@ fn shard_of(hash: u64) -> usize {
     usize::try_from((hash >> 40) & (SHARDS as u64 - 1)).unwrap_or(0)
 }
 
+/// Buckets above which a shard's table is too large for the caches that are near.
+const LARGE: usize = 2048;
+
+/// Reads the bucket that an entry of this hash is in or near: of a large table it is fetched while the control bytes
+/// are, which say which bucket it is, and not after them.
+#[inline]
+fn touch_home(map: &HashTable<EntryRef>, hash: u64) {
+    let buckets = map.num_buckets();
+    if buckets >= LARGE
+        && let Ok(at) = usize::try_from(hash & (buckets as u64 - 1))
+    {
+        std::hint::black_box(map.get_bucket(at).map(EntryRef::address));
+    }
+}
+
 impl Cache {
     pub(crate) fn new() -> Self {
         let shard = || Shard {
@@ -85,7 +100,10 @@ impl Cache {
     pub(crate) fn get(&self, id: &SessionId) -> Option<EntryRef> {
         let hash = id.bucket();
         let shard = self.shard(hash);
-        let found = shard.map.read().find(hash, |e| e.id() == id).cloned();
+        let map = shard.map.read();
+        touch_home(&map, hash);
+        let found = map.find(hash, |e| e.id() == id).cloned();
+        drop(map);
         if found.is_some() {
             // Not an atomic increment: of two hits at the same instant one may go uncounted, and none waits.
             shard.hits.store(shard.hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);

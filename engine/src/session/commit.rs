@@ -157,7 +157,7 @@ impl Session {
     #[inline]
     pub fn leave(mut self) -> Result<(), Self> {
         let alone = self.unit.as_mut().and_then(triomphe::Arc::get_mut).is_some_and(|unit| {
-            let Some(core) = unit.core.as_ref() else { return false };
+            let Some(core) = unit.lane.as_ref().map(|lane| lane.core()) else { return false };
             core.config.life.rotate_ms.is_none() && unit.slot.is_plain(core.release == Release::AtOnce)
         });
         if alone { Ok(()) } else { Err(self) }

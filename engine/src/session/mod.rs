@@ -43,6 +43,7 @@ pub use self::transaction::Transaction;
 pub use self::watch::{Changed, Ended, Revoked};
 use crate::cache::{Edited, Entry, EntryRef, Read, Seen};
 use crate::core::Core;
+use crate::engine::Lane;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Look, Meta, Record};
 use crate::token::Token;
@@ -77,7 +78,7 @@ pub struct Session {
 /// The state of one request.
 struct Unit {
     /// Present while in use; the pool keeps units without one.
-    core: Option<Arc<Core>>,
+    lane: Option<Arc<Lane>>,
     slot: SlotCell,
 }
 
@@ -92,26 +93,26 @@ enum Found {
 type Change<R> = Result<(Option<Record>, R)>;
 
 impl Session {
-    pub(crate) fn begin(core: Arc<Core>, entry: Option<EntryRef>, token: Option<Token>) -> Self {
-        Self { unit: Some(pool::take(core, entry, None, token)) }
+    pub(crate) fn begin(lane: Arc<Lane>, entry: Option<EntryRef>, token: Option<Token>) -> Self {
+        Self { unit: Some(pool::take(lane, entry, None, token)) }
     }
 
     /// A handle for `entry`, of which `seen` has just been seen.
     #[inline]
-    pub(crate) fn begin_seen(core: Arc<Core>, entry: EntryRef, seen: Seen, token: Token) -> Self {
-        Self { unit: Some(pool::take(core, Some(entry), Some(seen), Some(token))) }
+    pub(crate) fn begin_seen(lane: Arc<Lane>, entry: EntryRef, seen: Seen, token: Token) -> Self {
+        Self { unit: Some(pool::take(lane, Some(entry), Some(seen), Some(token))) }
     }
 
     /// An empty handle for a client whose session has ended, with the store perhaps not told yet.
-    pub(crate) fn begin_after_end(core: Arc<Core>) -> Self {
-        let session = Self::begin(core, None, None);
+    pub(crate) fn begin_after_end(lane: Arc<Lane>) -> Self {
+        let session = Self::begin(lane, None, None);
         session.unit().slot.lock().ending = true;
         session
     }
 
     /// A handle for administration: there is no client to deliver anything to.
-    pub(crate) fn of_nobody(core: Arc<Core>, entry: EntryRef) -> Self {
-        let session = Self::begin(core, Some(entry), None);
+    pub(crate) fn of_nobody(lane: Arc<Lane>, entry: EntryRef) -> Self {
+        let session = Self::begin(lane, Some(entry), None);
         session.unit().slot.close();
         session
     }
@@ -123,7 +124,7 @@ impl Session {
 
     #[expect(clippy::expect_used, reason = "only the pool's units have none")]
     fn core(&self) -> &Arc<Core> {
-        self.unit().core.as_ref().expect("present while in use")
+        self.unit().lane.as_ref().expect("present while in use").core()
     }
 
     /// The current record, if the session is in service.

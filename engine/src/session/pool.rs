@@ -7,7 +7,7 @@ use triomphe::Arc;
 
 use super::{SlotCell, Unit};
 use crate::cache::{EntryRef, Seen};
-use crate::core::Core;
+use crate::engine::Lane;
 use crate::token::Token;
 
 /// States a thread keeps: as many as it is likely to serve requests at a time.
@@ -23,7 +23,7 @@ thread_local! {
 #[cfg(not(feature = "shuttle"))]
 #[inline]
 pub(super) fn take(
-    core: StdArc<Core>,
+    lane: StdArc<Lane>,
     entry: Option<EntryRef>,
     seen: Option<Seen>,
     token: Option<Token>,
@@ -32,18 +32,18 @@ pub(super) fn take(
     if let Ok(Some(mut unit)) = kept
         && let Some(state) = Arc::get_mut(&mut unit)
     {
-        state.core = Some(core);
+        state.lane = Some(lane);
         state.slot.reset(entry, seen, token);
         return unit;
     }
-    Arc::new(Unit { core: Some(core), slot: SlotCell::new(entry, seen, token) })
+    Arc::new(Unit { lane: Some(lane), slot: SlotCell::new(entry, seen, token) })
 }
 
 /// Keeps a state that nobody else holds for another request, emptied.
 #[cfg(not(feature = "shuttle"))]
 pub(super) fn give_back(mut unit: Arc<Unit>) {
     let Some(state) = Arc::get_mut(&mut unit) else { return };
-    let core = state.core.take();
+    let lane = state.lane.take();
     state.slot.clear();
     // On a thread that is being torn down there is nothing to keep it in; it is freed.
     let _ = UNITS.try_with(|units| {
@@ -54,18 +54,18 @@ pub(super) fn give_back(mut unit: Arc<Unit>) {
         }
     });
     // Last: this may end an engine, which must not find the pool borrowed.
-    drop(core);
+    drop(lane);
 }
 
 /// Shuttle's locks belong to one schedule, so nothing is kept from one to the next.
 #[cfg(feature = "shuttle")]
 pub(super) fn take(
-    core: StdArc<Core>,
+    lane: StdArc<Lane>,
     entry: Option<EntryRef>,
     seen: Option<Seen>,
     token: Option<Token>,
 ) -> Arc<Unit> {
-    Arc::new(Unit { core: Some(core), slot: SlotCell::new(entry, seen, token) })
+    Arc::new(Unit { lane: Some(lane), slot: SlotCell::new(entry, seen, token) })
 }
 
 #[cfg(feature = "shuttle")]

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use super::{Session, Slot};
-use crate::core::Core;
-use crate::engine::Engine;
+use crate::engine::{Engine, Lane};
 use crate::error::{Error, ErrorKind, Result};
 
 impl Engine {
@@ -27,7 +26,7 @@ impl Engine {
     /// ```
     #[must_use]
     pub fn stand_in(&self) -> Session {
-        let session = Session::begin(Arc::clone(self.core()), None, None);
+        let session = Session::begin(Arc::clone(self.lane()), None, None);
         session.unit().slot.close();
         session.unit().slot.lock().not_loaded = true;
         session
@@ -35,8 +34,8 @@ impl Engine {
 }
 
 impl Session {
-    pub(crate) fn begin_damaged(core: Arc<Core>) -> Self {
-        let session = Self::begin(core, None, None);
+    pub(crate) fn begin_damaged(lane: Arc<Lane>) -> Self {
+        let session = Self::begin(lane, None, None);
         session.unit().slot.lock().damaged = true;
         session
     }

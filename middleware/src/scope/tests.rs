@@ -26,6 +26,12 @@ fn frame(shared: &Arc<Shared>) -> Option<Frame> {
     Some(Frame::local(Arc::clone(shared)))
 }
 
+/// Runs `f` with the frame of `slot` on the stack.
+fn enter<R>(slot: &mut Option<Frame>, f: impl FnOnce() -> R) -> R {
+    let _entered = super::enter(slot);
+    f()
+}
+
 fn depth() -> usize {
     STACK.with(|stack| stack.borrow().len())
 }
