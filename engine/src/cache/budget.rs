@@ -5,7 +5,7 @@
 //! cost a session with an owner its place.
 
 use super::evict::Ring;
-use super::{Cache, ENTRY_OVERHEAD, EntryRef};
+use super::{Cache, ENTRY_OVERHEAD, EntryRef, Place, place_of};
 use crate::owner::MEMBER_BYTES;
 use crate::sync::{AtomicUsize, Ordering};
 
@@ -79,7 +79,7 @@ impl Cache {
         if !owned {
             let shard = self.shard(grown.hash);
             let map = shard.map.write();
-            shard.ring.lock().push(grown.hash, &map);
+            shard.ring.lock().push(place_of(grown.hash), &map);
         }
     }
 
@@ -96,11 +96,11 @@ impl Cache {
 
 impl Ring {
     /// Notes a session without owner. `map` is its shard's, to forget those that have left it.
-    pub(super) fn push(&mut self, hash: u64, map: &hashbrown::HashTable<EntryRef>) {
+    pub(super) fn push(&mut self, place: Place, map: &hashbrown::HashTable<EntryRef>) {
         if self.0.len() > 2 * map.len() + 64 {
-            self.0.retain(|&h| map.find(h, |e| e.id().bucket() == h && !e.is_owned()).is_some());
+            self.0.retain(|&place| Self::find(map, place).is_some());
             self.0.shrink_to(2 * map.len() + 64);
         }
-        self.0.push_back(hash);
+        self.0.push_back(place);
     }
 }

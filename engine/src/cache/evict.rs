@@ -7,7 +7,7 @@
 
 use hashbrown::HashTable;
 
-use super::{Cache, ENTRY_OVERHEAD, EntryRef, SHARDS, stripe};
+use super::{Cache, ENTRY_OVERHEAD, EntryRef, Place, SHARDS, spot, stripe};
 use crate::sync::Ordering;
 
 /// Buckets looked at per attempt. Sampled LRU: the oldest of a handful is about as good as the oldest of all
@@ -74,8 +74,7 @@ impl Cache {
             Victims::Anonymous => shard.ring.lock().oldest(&map),
             Victims::Anyone | Victims::Owned => sample(&map, seed, victims),
         }?;
-        let hash = victim.id().bucket();
-        let found = map.find_entry(hash, |e| e.is(&victim)).ok()?;
+        let found = map.find_entry(victim.spot(), |e| e.is(&victim)).ok()?;
         self.removals[stripe(victim.id())].fetch_add(1, Ordering::SeqCst);
         // Still under the shard's lock: afterwards the session may be back in the map. Nobody else has the
         // entry, so nobody holds its lock.
@@ -110,21 +109,27 @@ fn sample(map: &HashTable<EntryRef>, seed: usize, victims: Victims) -> Option<(u
     oldest.0
 }
 
-/// The sessions without owner of one shard by their hashes, the longest there first. Some may have left, or have
-/// an owner by now: that is found out when their turn comes.
+/// The sessions without owner of one shard by their places, the longest there first. Some may have left, or have
+/// an owner by now: that is found out when their turn comes. Of two with one place the same is found twice, until it
+/// is gone.
 #[derive(Default)]
-pub(super) struct Ring(pub(super) std::collections::VecDeque<u64>);
+pub(super) struct Ring(pub(super) std::collections::VecDeque<Place>);
 
 impl Ring {
+    /// A session without owner at `place`.
+    pub(super) fn find(map: &HashTable<EntryRef>, place: Place) -> Option<&EntryRef> {
+        map.find(spot(place), |e| e.place() == place && !e.is_owned())
+    }
+
     /// The least recently used of the first few. Those that stay go to the end.
     fn oldest(&mut self, map: &HashTable<EntryRef>) -> Option<(u64, EntryRef)> {
         let mut oldest = Oldest::default();
         let mut seen = 0;
         for _ in 0..self.0.len() {
-            let hash = self.0.pop_front()?;
-            let Some(entry) = map.find(hash, |e| e.id().bucket() == hash && !e.is_owned()) else { continue };
+            let place = self.0.pop_front()?;
+            let Some(entry) = Self::find(map, place) else { continue };
             // The victim's turn comes again, and finds it gone.
-            self.0.push_back(hash);
+            self.0.push_back(place);
             oldest.offer(entry);
             seen += 1;
             if seen >= RING_SAMPLE {
@@ -132,5 +137,41 @@ impl Ring {
             }
         }
         oldest.0
+    }
+}
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests {
+    use super::*;
+    use crate::cache::{Entry, shard_of};
+    use crate::record::{Meta, Record};
+    use crate::token::SessionId;
+
+    #[test]
+    fn sessions_that_a_shard_cannot_tell_apart_are_all_found_and_all_evicted() {
+        let cache = Cache::new();
+        let meta = Meta { idle_timeout: None, ..crate::record::tests::meta() };
+        let ids = [1, 2, 3].map(|last| {
+            let mut id = [7; 32];
+            id[31] = last;
+            // One of the three differs in the hash, in bits that neither its shard nor its place has.
+            id[7] = if last == 3 { 8 } else { 7 };
+            SessionId::from_bytes(id)
+        });
+        assert_eq!(shard_of(ids[0].bucket()), shard_of(ids[2].bucket()));
+        assert_ne!(ids[0].bucket(), ids[2].bucket());
+        for id in &ids {
+            let entry = Entry::loaded(*id, Record::empty(&meta));
+            assert!(matches!(cache.insert_loaded(&entry, cache.removals(id)), Ok(true)));
+        }
+        for id in &ids {
+            assert!(cache.get(id).is_some_and(|entry| entry.id() == id));
+        }
+        assert!(cache.member(ids[2].bucket()).is_some_and(|entry| *entry.id() == ids[2]));
+        let mut gone: Vec<_> =
+            cache.evict(Victims::Anonymous, 9, |_| true).iter().map(|entry| *entry.id()).collect();
+        gone.sort_unstable();
+        assert_eq!(gone, ids);
+        assert_eq!((cache.len(), cache.anonymous()), (0, 0));
     }
 }

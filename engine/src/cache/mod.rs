@@ -3,7 +3,7 @@
 //!
 //! Memory: a session costs its record (a 16-byte header and the archived bytes), an [`Entry`] of 72 bytes
 //! with its count, and 9 to 20 bytes of map slot, each allocation rounded up by the allocator, plus 12 bytes
-//! in the wheel and, without owner, 8 in the ring of its shard; with an owner, 24 more for its place in the
+//! in the wheel and, without owner, 4 in the ring of its shard; with an owner, 24 more for its place in the
 //! index.
 
 mod budget;
@@ -53,10 +53,37 @@ pub(crate) struct Cache {
     evict_cursor: AtomicUsize,
 }
 
-/// The shard of an id: bits that neither the bucket index (low) nor the control bytes (top) use.
+/// The shard of an id: bits that its place in the shard does not use.
 #[inline]
 fn shard_of(hash: u64) -> usize {
     usize::try_from((hash >> 40) & (SHARDS as u64 - 1)).unwrap_or(0)
+}
+
+/// What a shard knows of the hash of an id: enough to tell its sessions apart but for one pair in billions.
+type Place = u32;
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits")]
+fn place_of(hash: u64) -> Place {
+    hash as Place
+}
+
+/// What a shard's table is asked with: its low bits choose the bucket, its top bits are in the control bytes.
+#[inline]
+fn spot(place: Place) -> u64 {
+    u64::from(place) << 32 | u64::from(place)
+}
+
+impl EntryRef {
+    #[inline]
+    fn place(&self) -> Place {
+        place_of(self.id().bucket())
+    }
+
+    #[inline]
+    fn spot(&self) -> u64 {
+        spot(self.place())
+    }
 }
 
 /// Buckets above which a shard's table is too large for the caches that are near.
@@ -98,11 +125,11 @@ impl Cache {
     /// Finds the entry of `id`, gone or not. The count is cloned out, so nothing runs under the lock.
     #[inline]
     pub(crate) fn get(&self, id: &SessionId) -> Option<EntryRef> {
-        let hash = id.bucket();
-        let shard = self.shard(hash);
+        let shard = self.shard(id.bucket());
+        let spot = spot(place_of(id.bucket()));
         let map = shard.map.read();
-        touch_home(&map, hash);
-        let found = map.find(hash, |e| e.id() == id).cloned();
+        touch_home(&map, spot);
+        let found = map.find(spot, |e| e.id() == id).cloned();
         drop(map);
         if found.is_some() {
             // Not an atomic increment: of two hits at the same instant one may go uncounted, and none waits.
@@ -114,12 +141,12 @@ impl Cache {
     /// As [`get`](Self::get), for those who look without using the session: it counts as no hit.
     pub(crate) fn peek(&self, id: &SessionId) -> Option<EntryRef> {
         let hash = id.bucket();
-        self.shard(hash).map.read().find(hash, |e| e.id() == id).cloned()
+        self.shard(hash).map.read().find(spot(place_of(hash)), |e| e.id() == id).cloned()
     }
 
     /// The entry that a member of the index stands for.
     pub(crate) fn member(&self, hash: u64) -> Option<EntryRef> {
-        self.shard(hash).map.read().find(hash, |e| e.id().bucket() == hash).cloned()
+        self.shard(hash).map.read().find(spot(place_of(hash)), |e| e.id().bucket() == hash).cloned()
     }
 
     /// Entries of shard `shard` with ids behind `after`, sorted, at most `limit`. `None` if there is no such
@@ -149,7 +176,8 @@ impl Cache {
     /// Finds an entry by the bucket hash alone, for the wheel. Two ids that share 64 bits are told apart by
     /// the tick they are armed for, and at worst one of them is expired when it is next looked at.
     pub(crate) fn get_by_bucket(&self, hash: u64, armed: u32) -> Option<EntryRef> {
-        self.shard(hash).map.read().find(hash, |e| e.id().bucket() == hash && e.armed() == armed).cloned()
+        let armed_here = |e: &EntryRef| e.id().bucket() == hash && e.armed() == armed;
+        self.shard(hash).map.read().find(spot(place_of(hash)), armed_here).cloned()
     }
 
     /// A counter that changes whenever an id of the same stripe leaves the map. A load that read the store
@@ -173,10 +201,10 @@ impl Cache {
     pub(crate) fn insert(&self, entry: &EntryRef, bytes: usize) -> Result<(), EntryRef> {
         let hash = entry.id().bucket();
         let mut map = self.shard(hash).map.write();
-        if let Some(present) = map.find(hash, |e| e.id() == entry.id()) {
+        if let Some(present) = map.find(entry.spot(), |e| e.id() == entry.id()) {
             return Err(present.clone());
         }
-        map.insert_unique(hash, entry.clone(), |e| e.id().bucket());
+        map.insert_unique(entry.spot(), entry.clone(), EntryRef::spot);
         self.note_anonymous(entry, &map);
         drop(map);
         self.counted(entry, bytes);
@@ -189,14 +217,14 @@ impl Cache {
         let hash = entry.id().bucket();
         let bytes = entry.record_bytes();
         let mut map = self.shard(hash).map.write();
-        if let Some(present) = map.find(hash, |e| e.id() == entry.id()) {
+        if let Some(present) = map.find(entry.spot(), |e| e.id() == entry.id()) {
             return Err(present.clone());
         }
         // Removals bump the counter under this same shard lock, so the comparison cannot be overtaken.
         if self.removals(entry.id()) != seen {
             return Ok(false);
         }
-        map.insert_unique(hash, entry.clone(), |e| e.id().bucket());
+        map.insert_unique(entry.spot(), entry.clone(), EntryRef::spot);
         self.note_anonymous(entry, &map);
         entry.add_to(&self.owners);
         drop(map);
@@ -206,8 +234,7 @@ impl Cache {
 
     fn note_anonymous(&self, entry: &EntryRef, map: &HashTable<EntryRef>) {
         if !entry.is_owned() {
-            let hash = entry.id().bucket();
-            self.shard(hash).ring.lock().push(hash, map);
+            self.shard(entry.id().bucket()).ring.lock().push(entry.place(), map);
         }
     }
 
@@ -220,7 +247,7 @@ impl Cache {
     pub(crate) fn remove(&self, entry: &EntryRef) -> bool {
         let hash = entry.id().bucket();
         let mut map = self.shard(hash).map.write();
-        let Ok(found) = map.find_entry(hash, |e| e.is(entry)) else { return false };
+        let Ok(found) = map.find_entry(entry.spot(), |e| e.is(entry)) else { return false };
         self.removals[stripe(entry.id())].fetch_add(1, Ordering::SeqCst);
         let (removed, _) = found.remove();
         drop(map);
@@ -234,7 +261,7 @@ impl Cache {
     pub(crate) fn replace(&self, old: &EntryRef, new: &EntryRef, bytes: usize) -> bool {
         let hash = old.id().bucket();
         let mut map = self.shard(hash).map.write();
-        let Some(place) = map.find_mut(hash, |e| e.is(old)) else { return false };
+        let Some(place) = map.find_mut(old.spot(), |e| e.is(old)) else { return false };
         *place = new.clone();
         drop(map);
         self.filled(new, bytes);

@@ -89,10 +89,7 @@ impl Record {
 
     /// The same data with other metadata.
     pub(crate) fn with_meta(&self, meta: &Meta) -> Self {
-        let old = self.root();
-        with_scratch(|scratch| {
-            archive(&Root::new(meta, old.owner_len.into(), old.slots(), old.heap()), &mut scratch.body)
-        })
+        self.patched(meta, None)
     }
 
     /// The owner, without data.
@@ -169,6 +166,9 @@ impl Record {
         let heap_len = old.heap().len() - cut.len() + entry_len;
         check_size(body_len(count + 1 - replaced, heap_len), self.body().len(), limits)
             .map_err(|e| e.with_key(key))?;
+        if replaced == 1 && cut.len() == entry_len && value.kind() != Kind::Archived {
+            return Ok(self.patched(meta, Some((index, value))));
+        }
         let slot = Slot {
             at: offset(cut.start).into(),
             key_len: key_len.into(),

@@ -3,6 +3,7 @@
 //!
 //! `docs/format.md` describes the same bytes for people; `tests/fixtures/record-v1.bin` pins them.
 
+use std::mem::offset_of;
 use std::num::NonZeroU64;
 
 use rkyv::bytecheck::CheckBytes;
@@ -89,6 +90,8 @@ const _: () = {
     assert!(size_of::<Slot>() == SLOT_LEN);
     assert!(size_of::<ArchivedRoot<'static>>() == ROOT_LEN);
     assert!(align_of::<ArchivedRoot<'static>>() == BODY_ALIGN);
+    assert!(offset_of!(ArchivedRoot<'static>, version) == 0);
+    assert!(META_LEN == 5 * size_of::<u64>() + 3 * size_of::<u32>());
     assert!(ROOT_LEN.is_multiple_of(BODY_ALIGN) && HEADER_LEN.is_multiple_of(BODY_ALIGN));
     assert!(TAG_AT + size_of::<u64>() == HEADER_LEN);
     assert!(MAGIC.len() == VERSION_AT && RESERVED_AT + 1 == COMMON_LEN && TAG_AT == COMMON_LEN);
@@ -136,6 +139,25 @@ pub(crate) struct Root<'a> {
     pub(crate) slots: &'a [Slot],
     #[rkyv(with = InlineAsBox)]
     pub(crate) heap: &'a [u8],
+}
+
+/// Bytes of the root that say what the metadata is: those before the length of the owner.
+const META_LEN: usize = offset_of!(ArchivedRoot<'static>, owner_len);
+
+/// The first bytes of the root of a record with this metadata.
+pub(crate) fn meta_bytes(meta: &Meta) -> [u8; META_LEN] {
+    let root = Root::new(meta, 0, &[], &[]);
+    let words = [root.version, root.created_at, root.last_seen, root.deadline, root.idle_timeout];
+    let halves = [root.authenticated_after, root.issued_after, root.flags];
+    let mut bytes = [0; META_LEN];
+    let (first, last) = bytes.split_at_mut(size_of_val(&words));
+    for (bytes, word) in first.as_chunks_mut().0.iter_mut().zip(words) {
+        *bytes = word.to_native().to_le_bytes();
+    }
+    for (bytes, half) in last.as_chunks_mut().0.iter_mut().zip(halves) {
+        *bytes = half.to_native().to_le_bytes();
+    }
+    bytes
 }
 
 /// A session's metadata. Times are ms since the Unix epoch.

@@ -7,6 +7,7 @@ mod edit;
 mod keyed;
 mod layout;
 mod merge;
+mod patch;
 mod rebase;
 mod seal;
 mod validate;
