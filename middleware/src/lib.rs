@@ -131,7 +131,8 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
     feature = "postgres",
     feature = "mysql",
     feature = "sqlite",
-    feature = "etcd"
+    feature = "etcd",
+    feature = "mongodb"
 ))]
 #[cfg_attr(
     docsrs,
@@ -140,7 +141,8 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
         feature = "postgres",
         feature = "mysql",
         feature = "sqlite",
-        feature = "etcd"
+        feature = "etcd",
+        feature = "mongodb"
     )))
 )]
 pub use sessile_stores as stores;
