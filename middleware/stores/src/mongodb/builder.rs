@@ -113,7 +113,10 @@ impl Builder {
         let mut options = match ClientOptions::parse(url).await {
             Ok(options) => options,
             Err(e) if is_srv && matches!(*e.kind, mongodb::error::ErrorKind::DnsResolve { .. }) => {
-                return Err(error::own(StoreErrorKind::Unavailable, "the name in its URL cannot be looked up"));
+                return Err(error::own(
+                    StoreErrorKind::Unavailable,
+                    "the name in its URL cannot be looked up",
+                ));
             }
             Err(_) if is_srv => {
                 return wrong(
@@ -134,7 +137,8 @@ impl Builder {
         options.app_name.get_or_insert_with(|| "sessile".into());
         let client = Client::with_options(options);
         // As above.
-        let client = client.map_err(|_| error::own(StoreErrorKind::Config, "its URL asks for what cannot be had"))?;
+        let client =
+            client.map_err(|_| error::own(StoreErrorKind::Config, "its URL asks for what cannot be had"))?;
         Ok(Target { database: client.database(&name), client, exact })
     }
 
@@ -177,8 +181,7 @@ impl Builder {
                 let options = IndexOptions::builder().name(name.to_owned()).sparse(sparse).build();
                 IndexModel::builder().keys(keys).options(options).build()
             };
-            let indexes =
-                [index("due", doc! { "due": 1 }, false), index("owner", doc! { "owner": 1 }, true)];
+            let indexes = [index("due", doc! { "due": 1 }, false), index("owner", doc! { "owner": 1 }, true)];
             rows.create_indexes(indexes).await.map_err(failed())?;
             // Last: who finds it finds the rest.
             match meta.insert_one(doc! { "_id": "layout", "version": LAYOUT }).await {
@@ -206,7 +209,8 @@ impl Builder {
             let failed = || error::of("it could not be opened");
             let hello = target.database.run_command(doc! { "hello": 1 }).await.map_err(failed())?;
             // A member of a replica set, or the router of several.
-            let tells = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+            let tells =
+                hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
             let collections = self.collections(&target, tells);
             let layout = collections[3].find_one(doc! { "_id": "layout" }).await.map_err(failed())?;
             check_layout(layout.as_ref())?;

@@ -103,7 +103,8 @@ fn requests(changes: &[Change], wave: Range<usize>) -> Vec<Request> {
     for n in wave {
         match changes.get(n) {
             Some(Change::Insert { row, .. }) => {
-                if inserts.len() == MOST_ROWS || (bytes + row.bytes.len() > MOST_BYTES && !inserts.is_empty()) {
+                if inserts.len() == MOST_ROWS || (bytes + row.bytes.len() > MOST_BYTES && !inserts.is_empty())
+                {
                     requests.push(Request::Insert(std::mem::take(&mut inserts)));
                     bytes = 0;
                 }
@@ -188,7 +189,11 @@ impl Shared {
             };
             let mut left = Vec::new();
             for (place, (n, change)) in inserts.into_iter().enumerate() {
-                if taken.contains(&place) { left.push((n, change)) } else { outcomes.push((n, Outcome::Done)) }
+                if taken.contains(&place) {
+                    left.push((n, change))
+                } else {
+                    outcomes.push((n, Outcome::Done))
+                }
             }
             if left.is_empty() {
                 return Ok(outcomes);
@@ -322,7 +327,8 @@ mod tests {
     #[test]
     fn a_request_has_so_many_rows_and_bytes_at_most_and_every_change_is_in_one() {
         let large = |n| Change::Insert { id: id(n), row: row(MOST_BYTES / 2 + 1) };
-        let changes = [vec![large(1), put(2), large(3), Change::Delete { id: id(4) }], vec![put(5); 3]].concat();
+        let changes =
+            [vec![large(1), put(2), large(3), Change::Delete { id: id(4) }], vec![put(5); 3]].concat();
         let mut places = Vec::new();
         let requests = requests(&changes, 0..changes.len());
         for request in &requests {

@@ -35,10 +35,12 @@ fn kind(e: &Error) -> StoreErrorKind {
         ErrorKind::Write(WriteFailure::WriteError(e)) => kind_of(e.code, &e.message),
         // It was applied where it was sent to, and may or may not last.
         ErrorKind::Write(WriteFailure::WriteConcernError(_)) => StoreErrorKind::Unavailable,
-        ErrorKind::InsertMany(many) => match many.write_errors.iter().flatten().find(|e| !is_duplicate(e.code)) {
-            Some(e) => kind_of(e.code, &e.message),
-            None => StoreErrorKind::Unavailable,
-        },
+        ErrorKind::InsertMany(many) => {
+            match many.write_errors.iter().flatten().find(|e| !is_duplicate(e.code)) {
+                Some(e) => kind_of(e.code, &e.message),
+                None => StoreErrorKind::Unavailable,
+            }
+        }
         ErrorKind::Authentication { .. }
         | ErrorKind::InvalidArgument { .. }
         | ErrorKind::InvalidTlsConfig { .. }

@@ -139,7 +139,9 @@ impl Shared {
                         return Ok(Outcome::Missing);
                     }
                 }
-                Some(Head { version: Some(found), .. }) if expected.is_some_and(|version| version != found) => {
+                Some(Head { version: Some(found), .. })
+                    if expected.is_some_and(|version| version != found) =>
+                {
                     return Ok(Outcome::Conflict { found });
                 }
                 Some(Head { version: None, .. }) => return Ok(Outcome::Missing),

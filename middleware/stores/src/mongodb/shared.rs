@@ -259,10 +259,7 @@ impl Shared {
     }
 
     /// Of these ids those that are signposts, and where they lead.
-    pub(super) async fn signposts(
-        &self,
-        ids: Vec<Bson>,
-    ) -> Result<Vec<(SessionId, SessionId)>, StoreError> {
+    pub(super) async fn signposts(&self, ids: Vec<Bson>) -> Result<Vec<(SessionId, SessionId)>, StoreError> {
         let only = doc! { "_id": { "$in": ids }, "to": { "$exists": true } };
         let found = self.rows.find(only).projection(doc::head_fields()).max_time(self.deadline).await;
         let found = all(found).await.map_err(error::of("a session could not be looked at"))?;

@@ -58,7 +58,9 @@ fn no_call_gets_the_answer_to_a_call_whose_deadline_ended() {
     let url = format!("mongodb://127.0.0.1:{}/?directConnection=true", relay.port);
     let store = MongoStore::builder(url).collection(&server.name("t")).unwrap().pool_size(2);
     let store = block_on(store.deadline(Duration::from_millis(700)).open()).unwrap();
-    assert!(soon(|| commit(&store, &(0..20).map(|n| put(n, row(u64::from(n) + 1))).collect::<Vec<_>>()).is_ok()));
+    assert!(soon(
+        || commit(&store, &(0..20).map(|n| put(n, row(u64::from(n) + 1))).collect::<Vec<_>>()).is_ok()
+    ));
     for round in 0..3 {
         relay.hold();
         let e = block_on(store.load(&id(1))).unwrap_err();
