@@ -132,7 +132,8 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
     feature = "postgres",
     feature = "mysql",
     feature = "sqlite",
-    feature = "etcd"
+    feature = "etcd",
+    feature = "mongodb"
 ))]
 #[cfg_attr(
     docsrs,
@@ -141,7 +142,8 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
         feature = "postgres",
         feature = "mysql",
         feature = "sqlite",
-        feature = "etcd"
+        feature = "etcd",
+        feature = "mongodb"
     )))
 )]
 pub use sessile_stores as stores;

@@ -139,7 +139,8 @@ async fn run(options: Options) -> Result<(), String> {
         feature = "postgres",
         feature = "mysql",
         feature = "sqlite",
-        feature = "etcd"
+        feature = "etcd",
+        feature = "mongodb"
     )),
     expect(clippy::unused_async, reason = "only servers have to be waited for")
 )]
@@ -175,7 +176,8 @@ async fn open(options: &Options) -> sessile::Result<Engine> {
             feature = "postgres",
             feature = "mysql",
             feature = "sqlite",
-            feature = "etcd"
+            feature = "etcd",
+            feature = "mongodb"
         ))]
         StoreOption::Remote(url) => sessile::stores::open(builder, url).await,
     }

@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
     pub(crate) listen: SocketAddr,
     /// Where sessions live: `memory`, `redb:PATH`, `sled:PATH`, or the URL of a server that other playgrounds may use too:
-    /// `redis://…`, `postgres://…`, `mysql://…`, `etcd://…`, `sqlite:PATH`, each if the build has its feature.
+    /// `redis://…`, `postgres://…`, `mysql://…`, `etcd://…`, `mongodb://…`, `sqlite:PATH`, each if the build has its feature.
     #[arg(long, value_name = "memory|redb:PATH|sled:PATH|URL", default_value = "redb:sessions.redb")]
     pub(crate) store: StoreOption,
     /// How long a session lives, used or not: `24h`, `20m`, `500ms`.
@@ -95,7 +95,8 @@ pub(crate) enum StoreOption {
         feature = "postgres",
         feature = "mysql",
         feature = "sqlite",
-        feature = "etcd"
+        feature = "etcd",
+        feature = "mongodb"
     ))]
     Remote(String),
 }
@@ -116,7 +117,8 @@ impl FromStr for StoreOption {
                 feature = "postgres",
                 feature = "mysql",
                 feature = "sqlite",
-                feature = "etcd"
+                feature = "etcd",
+                feature = "mongodb"
             ))]
             Some((scheme, rest)) if is_remote(scheme) && !rest.is_empty() => Ok(Self::Remote(s.to_owned())),
             #[cfg(not(any(
@@ -124,7 +126,8 @@ impl FromStr for StoreOption {
                 feature = "postgres",
                 feature = "mysql",
                 feature = "sqlite",
-                feature = "etcd"
+                feature = "etcd",
+                feature = "mongodb"
             )))]
             Some((scheme, _)) if is_remote(scheme) => {
                 Err("this build has no remote store: build it with `--features redis` or another")
@@ -147,7 +150,8 @@ impl fmt::Display for StoreOption {
                 feature = "postgres",
                 feature = "mysql",
                 feature = "sqlite",
-                feature = "etcd"
+                feature = "etcd",
+                feature = "mongodb"
             ))]
             Self::Remote(url) => write!(f, "a {} server", url.split(':').next().unwrap_or_default()),
         }
@@ -167,6 +171,8 @@ fn is_remote(scheme: &str) -> bool {
             | "mariadb"
             | "etcd"
             | "etcds"
+            | "mongodb"
+            | "mongodb+srv"
             | "sqlite"
     )
 }

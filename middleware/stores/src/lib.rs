@@ -10,6 +10,7 @@
 //! | `mysql` | `mysql::MysqlStore`: MariaDB 10.6 or later, MySQL 8 | yes |
 //! | `sqlite` | `sqlite::SqliteStore`: a file that processes of one machine share | yes |
 //! | `etcd` | `etcd::EtcdStore`: etcd 3.4 or later; its build needs `protoc` | yes |
+//! | `mongodb` | `mongodb::MongoStore`: MongoDB 4.4 or later, a replica set or a single server | yes |
 //! | `tls-rustls` | TLS for the stores that are switched on, by rustls with ring and the system's roots | |
 
 #![forbid(unsafe_code)]
@@ -20,11 +21,12 @@
     feature = "postgres",
     feature = "sqlx-0_9",
     feature = "mysql",
-    feature = "etcd"
+    feature = "etcd",
+    feature = "mongodb"
 ))]
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod driver;
-#[cfg(any(feature = "redis", feature = "etcd"))]
+#[cfg(any(feature = "redis", feature = "etcd", feature = "mongodb"))]
 mod keyed;
 #[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "mysql", feature = "sqlite"))]
 #[allow(dead_code, reason = "not every store needs all of it")]
@@ -34,6 +36,9 @@ mod url;
 #[cfg(feature = "etcd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
 pub mod etcd;
+#[cfg(feature = "mongodb")]
+#[cfg_attr(docsrs, doc(cfg(feature = "mongodb")))]
+pub mod mongodb;
 #[cfg(feature = "mysql")]
 #[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
 pub mod mysql;

@@ -14,6 +14,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// | `postgres://`, `postgresql://` | `postgres` | [`PostgresStore`](crate::postgres::PostgresStore) |
 /// | `mysql://`, `mariadb://` | `mysql` | [`MysqlStore`](crate::mysql::MysqlStore) |
 /// | `etcd://`, `etcds://` | `etcd` | [`EtcdStore`](crate::etcd::EtcdStore) |
+/// | `mongodb://`, `mongodb+srv://` | `mongodb` | [`MongoStore`](crate::mongodb::MongoStore) |
 /// | `sqlite:PATH` | `sqlite` | [`SqliteStore`](crate::sqlite::SqliteStore) |
 ///
 /// Tables are created if they are missing. To choose their names, a prefix, deadlines or an existing pool, open the store
@@ -47,7 +48,8 @@ pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
         feature = "postgres",
         feature = "mysql",
         feature = "sqlite",
-        feature = "etcd"
+        feature = "etcd",
+        feature = "mongodb"
     )),
     expect(unused_variables, reason = "there is no store to open")
 )]
@@ -83,6 +85,12 @@ async fn open_any(builder: Builder, url: &str) -> Result<Engine> {
             let store = crate::etcd::EtcdStore::builder(url).connect_async().await?;
             builder.open(store)
         }
+        #[cfg(feature = "mongodb")]
+        "mongodb" | "mongodb+srv" => {
+            let store = crate::mongodb::MongoStore::builder(url);
+            store.migrate().await?;
+            builder.open(store.open().await?)
+        }
         #[cfg(feature = "sqlite")]
         "sqlite" => {
             let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
@@ -103,12 +111,14 @@ fn no_store(scheme: &str) -> Error {
         ("mariadb", "mysql"),
         ("sqlite", "sqlite"),
         ("etcd", "etcd"),
+        ("mongodb", "mongodb"),
     ];
     let feature = known.iter().find(|(known, _)| scheme.starts_with(known));
     let message = match feature.map(|(_, feature)| feature) {
         Some(known) => format!("this build has no {known} store: enable the feature `{known}`"),
         // Not the URL: whatever it is, it may hold a password.
-        None => "the URL names no store: expected redis://, postgres://, mysql://, etcd:// or sqlite:PATH"
+        None => "the URL names no store: expected redis://, postgres://, mysql://, etcd://, mongodb:// or \
+                 sqlite:PATH"
             .to_owned(),
     };
     StoreError::new(StoreErrorKind::Config, "remote", message).into()

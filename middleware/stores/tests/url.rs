@@ -5,7 +5,8 @@
     feature = "postgres",
     feature = "mysql",
     feature = "sqlite",
-    feature = "etcd"
+    feature = "etcd",
+    feature = "mongodb"
 ))]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests fail by panicking")]
 
@@ -13,7 +14,7 @@
 #[path = "support/redis.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod redis_server;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "etcd"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "etcd", feature = "mongodb"))]
 mod support;
 
 use std::time::Duration;
@@ -93,6 +94,17 @@ fn mysql() {
 fn etcd() {
     use support::etcd::{Cluster, PASSWORD};
     let Some(server) = Cluster::start(1) else { return };
+    sessions_are_shared_over(&server.url());
+    server.wants_a_password();
+    sessions_are_shared_over(&server.url());
+    is_refused(&server.url().replace(PASSWORD, "n0t-it"), "n0t-it", StoreErrorKind::Config);
+}
+
+#[cfg(feature = "mongodb")]
+#[test]
+fn mongodb() {
+    use support::mongodb::{PASSWORD, Server};
+    let Some(mut server) = Server::start(&[]) else { return };
     sessions_are_shared_over(&server.url());
     server.wants_a_password();
     sessions_are_shared_over(&server.url());

@@ -1,5 +1,6 @@
-//! What stores have in common that keep a row as one value under one key, on servers that tell of changes. It knows none of
-//! them.
+//! What stores have in common that tell an engine of changes, and those that keep a row as one value under one key. It knows
+//! none of them.
 
 pub(crate) mod board;
+#[cfg(any(feature = "redis", feature = "etcd"))]
 pub(crate) mod value;

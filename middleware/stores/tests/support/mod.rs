@@ -4,11 +4,13 @@
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "mongodb"))]
 pub mod relay;
 #[cfg(feature = "tls-rustls")]
 pub mod tls;
