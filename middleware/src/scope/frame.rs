@@ -12,14 +12,17 @@ use crate::layer::Shared;
 /// Places a thread keeps: as many as it is likely to serve requests at a time.
 const KEPT: usize = 64;
 
+/// Where a frame is, full or empty.
+type Place = Box<Option<Parts>>;
+
 thread_local! {
-    static PLACES: RefCell<Vec<Box<Option<Parts>>>> = const { RefCell::new(Vec::new()) };
+    static PLACES: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) };
 }
 
 /// One layer's share in the request being served. Moving it moves a pointer.
 pub(crate) struct Frame {
     /// Present, and full, until it is dropped.
-    place: Option<Box<Option<Parts>>>,
+    place: Option<Place>,
 }
 
 /// What a frame holds.
