@@ -1,6 +1,6 @@
 //! The conformance suite on the stores of this crate, one report line a case.
 #![cfg(all(feature = "conformance", feature = "redb"))]
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and tell")]
 
 use std::path::PathBuf;
 

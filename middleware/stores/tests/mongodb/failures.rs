@@ -1,5 +1,6 @@
 //! A server that dies, freezes and loses connections; callers that go away.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Instant;
 
@@ -109,7 +110,7 @@ fn a_server_that_dies_is_unavailable_until_it_is_back_with_its_rows() {
 fn what_was_confirmed_survives_a_kill() {
     let Some(mut server) = Server::start(&[]) else { return };
     let store = impatient(&server);
-    let ended = std::sync::atomic::AtomicBool::new(false);
+    let ended = AtomicBool::new(false);
     let (confirmed, failed) = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3_u32)
             .map(|w| {

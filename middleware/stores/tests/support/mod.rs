@@ -1,5 +1,10 @@
 //! What the tests of the stores have in common. Each test binary uses a part of it.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::print_stdout,
+    reason = "each test binary uses a part of it, and tells"
+)]
 #![allow(clippy::disallowed_methods, reason = "servers are waited for by the real clock")]
 
 #[cfg(feature = "etcd")]
