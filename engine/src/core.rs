@@ -161,8 +161,9 @@ impl Core {
         Some((entry, seen))
     }
 
+    /// Notes a use of `entry`, in the record too if the one there is older than the store may believe.
     #[inline]
-    fn note_use(&self, entry: &EntryRef, times: &Times, now: u64) {
+    pub(crate) fn note_use(&self, entry: &EntryRef, times: &Times, now: u64) {
         entry.touch(now);
         let (noted, idle) = (times.last_seen, times.idle_timeout);
         if idle != 0 && now.saturating_sub(noted) >= Config::touch_interval(idle) {

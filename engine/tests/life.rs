@@ -213,6 +213,31 @@ fn an_idle_timeout_of_its_own_survives_restart_and_counts_from_now() {
     assert_eq!(session.idle_timeout(), None);
 }
 
+/// The use that setting it is has to be told to the store, though the timeout is the one that was there.
+#[test]
+fn setting_the_same_idle_timeout_is_a_use_that_survives_a_restart() {
+    for publish_first in [false, true] {
+        let (builder, clock) = clocked();
+        let store = MemoryStore::default();
+        let engine = builder.idle_timeout(10 * HOUR).open(store.clone()).unwrap();
+        let session = begin(&engine, None);
+        session.set_idle_timeout(HOUR).unwrap();
+        let first = publish_first.then(|| issue(&session).token);
+        clock.advance(HOUR / 2);
+        session.set_idle_timeout(HOUR).unwrap();
+        let token = match first {
+            Some(token) => token,
+            None => issue(&session).token,
+        };
+        drop(session);
+        block_on(engine.close()).unwrap();
+
+        clock.advance(HOUR - HOUR / 60);
+        let engine = Engine::builder().clock(clock.clone()).open(store).unwrap();
+        assert!(begin(&engine, Some(&token)).id().is_some(), "published first: {publish_first}");
+    }
+}
+
 #[test]
 fn sessions_without_owner_have_a_shorter_idle_timeout() {
     let (builder, clock) = clocked();

@@ -149,8 +149,10 @@ impl Session {
         };
         // First, so that a short timeout is not over at once.
         let now = self.core().clock.now_ms();
-        if let Some(entry) = self.current(now) {
-            entry.touch(now);
+        if let Some(entry) = self.current(now)
+            && let Some(times) = entry.check(now)
+        {
+            self.core().note_use(&entry, &times, now);
         }
         self.change_meta(|meta| {
             meta.idle_timeout = idle;
