@@ -329,6 +329,30 @@ fn many(behind: Behind, images: usize, chains: usize) {
     let _ = std::io::Write::write_fmt(&mut err, format_args!("{behind:?}: {done} crashes\n"));
 }
 
+/// Two starts of a new journal that are killed at any moment, and a loss of power in the third.
+#[test]
+fn crashes_of_starts_leave_nothing_that_cannot_be_opened() {
+    let mut rng = Rng(1);
+    let start = |machine: &Machine, rng: &mut Rng| {
+        crash(open(machine, Behind::Model, sizes(rng)).expect("what crashes of starts left can be opened"));
+    };
+    let first = Machine::new();
+    start(&first, &mut rng);
+    for a in 0..=first.ops() {
+        let second = first.kill(a, &mut rng);
+        start(&second, &mut rng);
+        for b in a..=second.ops() {
+            let third = second.kill(b, &mut rng);
+            start(&third, &mut rng);
+            for c in b..=third.ops() {
+                for _ in 0..20 {
+                    start(&third.lose_power(c, &mut rng), &mut rng);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn no_crash_loses_what_was_acknowledged() {
     many(Behind::Model, images() * 9 / 10, 40);

@@ -159,6 +159,10 @@ impl Log {
         let file = begin(&*disk, &header)?;
         let mut at = SEGMENT_HEADER as u64;
         if !start.remove.is_empty() {
+            if is_new {
+                // Nor may the mark be there without the header, should the segments before it have none either.
+                file.sync()?;
+            }
             // What says that they are over may be among them, or not be durable.
             let mut mark = Vec::new();
             let said = Mark { synced: start.synced, oldest: start.oldest, now: start.now };
