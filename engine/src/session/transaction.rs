@@ -170,9 +170,16 @@ impl Session {
                 }
                 return Ok(result);
             };
-            let done = self.edit(true, Some(&base), |_, meta| Ok((Some(work.with_meta(&meta)), ())))?;
-            if done.is_some() {
-                return Ok(result);
+            match self.edit(true, Some(&base), |_, meta| Ok((Some(work.with_meta(&meta)), ()))) {
+                Ok(Some(())) => return Ok(result),
+                Ok(None) => {}
+                // The engine may have become read-only while `f` ran.
+                Err(error) => {
+                    if created {
+                        self.discard_empty();
+                    }
+                    return Err(error);
+                }
             }
         }
     }

@@ -74,6 +74,20 @@ fn p6_nothing_exists_until_the_first_write() {
     assert_eq!(block_on(engine.stats()).created, 0);
 }
 
+/// The engine ends, or could become read-only, while the transaction runs.
+#[test]
+fn p6_a_transaction_that_cannot_be_kept_begins_no_session() {
+    let engine = memory();
+    let session = begin(&engine, None);
+    let kept = session.transact(|tx| {
+        tx.put("k", &1)?;
+        block_on(engine.close())
+    });
+    assert!(kept.is_err());
+    assert_eq!(session.id(), None);
+    assert!(session.is_new());
+}
+
 #[test]
 fn p6_a_session_whose_response_never_left_is_no_orphan() {
     let engine = memory();
