@@ -26,7 +26,8 @@ use crate::keyed::board::{Board, Ending, Listener};
 const BEAT: Duration = Duration::from_millis(400);
 /// How long the server keeps a question for what is new.
 const WAIT: Duration = Duration::from_millis(100);
-/// How long a tick may take, and the server over an answer.
+/// How long a tick may take, and the server over an answer, if calls may not take longer. Nobody believes anything
+/// meanwhile: without a tick there is no notice.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a tick stays of a store that is gone, in ms.
 const TICK_STAYS: u64 = 3_600_000;
@@ -92,13 +93,14 @@ impl Armed {
 
     /// Posts what is told, until nothing is any more. The engine then opens another watch and trusts nothing until it has.
     async fn listen(&mut self, board: &Board) -> StoreError {
+        let patience = self.shared.deadline.max(PATIENCE);
         let (mut sent, mut last): (Option<Sent>, Option<Instant>) = (None, None);
         loop {
             if sent.is_none() && last.is_none_or(|last| last.elapsed() >= BEAT) {
                 sent = Some(self.send());
                 last = Some(Instant::now());
             }
-            let event = match timeout(PATIENCE, self.stream.next_if_any()).await {
+            let event = match timeout(patience, self.stream.next_if_any()).await {
                 Ok(Ok(event)) => event,
                 Ok(Err(e)) => return error::of("no more news of changes")(e),
                 Err(_) => return lost("the server is silent"),
@@ -117,7 +119,7 @@ impl Armed {
                 },
             }
             let Some(tick) = &mut sent else { continue };
-            if tick.since.elapsed() > PATIENCE {
+            if tick.since.elapsed() > patience {
                 return lost("the server is behind, or has no majority");
             }
             if tick.task.is_finished() {

@@ -78,7 +78,7 @@ fn a_watch_ends_with_its_store_and_with_its_server() {
     assert_eq!(end.kind(), StoreErrorKind::Closed);
     assert_eq!(kind(block_on(store.watch())), StoreErrorKind::Closed);
 
-    let store = open(&server, "t");
+    let store = block_on(builder(&server, "t").deadline(Duration::from_secs(1)).open()).unwrap();
     let mut watch = block_on(store.watch()).unwrap();
     // A server that hangs says nothing, and least of all that all is well.
     server.freeze(true);
@@ -95,6 +95,7 @@ fn a_watch_ends_with_its_store_and_with_its_server() {
     assert!(well < 5, "{well} times after the server hung");
 
     assert!(soon(|| block_on(store.watch()).is_ok()));
+    let store = open(&server, "t");
     let mut watch = block_on(store.watch()).unwrap();
     server.kill();
     let end = loop {
