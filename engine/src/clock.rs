@@ -5,8 +5,7 @@
 //! So a wall clock that is stepped while the process lives neither expires nor revives a session. Across
 //! restarts the store's persisted high-water mark is a floor: an earlier wall clock revives nothing either.
 //!
-//! Within one poll of a request time may be held still, see [`Moment`]; and polls of a thread that begin in the same
-//! tick of the system's timer, which takes 1 to 10 ms, may happen at the same time.
+//! Within one poll of a request time may be held still, see [`Moment`].
 
 use std::cell::Cell;
 use std::fmt;
@@ -46,34 +45,6 @@ fn boottime_ms() -> u64 {
         + u64::try_from(t.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
-/// The boot time in ms that this thread saw first in the current tick of the system's timer.
-///
-/// To ask for the tick is to read memory. The exact time takes an instruction that waits for all before it, and on a
-/// hit costs as much as all locks together.
-#[cfg(target_os = "linux")]
-#[inline]
-fn ticked_boottime_ms() -> u64 {
-    thread_local! {
-        /// A tick, and the boot time that was seen in it.
-        static SEEN: Cell<(i64, i64, u64)> = const { Cell::new((-1, 0, 0)) };
-    }
-    let tick = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    SEEN.with(|seen| {
-        let (s, ns, ms) = seen.get();
-        if (s, ns) == (tick.tv_sec, tick.tv_nsec) {
-            return ms;
-        }
-        let ms = boottime_ms();
-        seen.set((tick.tv_sec, tick.tv_nsec, ms));
-        ms
-    })
-}
-
-#[cfg(not(target_os = "linux"))]
-fn ticked_boottime_ms() -> u64 {
-    boottime_ms()
-}
-
 #[cfg(not(target_os = "linux"))]
 fn boottime_ms() -> u64 {
     use std::sync::OnceLock;
@@ -101,9 +72,8 @@ enum Held {
 /// and costs one look at the clock however many operations it is made of.
 ///
 /// It is for stretches that do not block, such as one poll of a future: a session whose time comes during
-/// that stretch is found to have expired after it. Moments of one thread that begin in the same tick of the system's
-/// timer may be the same moment: such a session may be found up to a tick late, 1 to 10 ms by the system's
-/// configuration. Under another moment it does nothing. Other threads, and [custom clocks](Clock), are not affected.
+/// that stretch is found to have expired after it. Under another moment it does nothing. Other threads, and
+/// [custom clocks](Clock), are not affected.
 ///
 /// # Examples
 /// ```
@@ -160,7 +130,7 @@ fn held_boottime_ms() -> u64 {
         Held::At(ms) => ms,
         Held::Nothing => boottime_ms(),
         Held::Unread => {
-            let ms = ticked_boottime_ms();
+            let ms = boottime_ms();
             held.set(Held::At(ms));
             ms
         }
@@ -315,26 +285,6 @@ mod tests {
         assert!(std::thread::scope(|s| s.spawn(|| clock.now_ms() > at).join()).expect("no panic"));
         drop(outer);
         assert!(clock.now_ms() > at);
-    }
-
-    #[test]
-    fn moments_follow_the_system_time_and_never_run_ahead_of_it() {
-        let clock = EngineClock::start(None, 0);
-        let held = || {
-            let _moment = Moment::hold();
-            clock.now_ms()
-        };
-        let mut last = held();
-        for _ in 0..3 {
-            let mut next = held();
-            while next == last {
-                std::thread::sleep(Duration::from_millis(1));
-                next = held();
-            }
-            assert!(next > last);
-            assert!(next <= clock.now_ms());
-            last = next;
-        }
     }
 
     #[test]
