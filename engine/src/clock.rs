@@ -287,6 +287,23 @@ mod tests {
         assert!(clock.now_ms() > at);
     }
 
+    /// Else a session could be served after its end.
+    #[test]
+    fn a_moment_is_never_behind_what_the_clock_said_before_it() {
+        let clock = EngineClock::start(None, 0);
+        let start = clock.now_ms();
+        loop {
+            let before = clock.now_ms();
+            let moment = Moment::hold();
+            assert!(clock.now_ms() >= before);
+            drop(moment);
+            // Longer than a tick of any system's timer.
+            if before > start + 30 {
+                break;
+            }
+        }
+    }
+
     #[test]
     fn system_time_moves_forward() {
         let clock = EngineClock::start(None, 0);
