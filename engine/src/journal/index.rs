@@ -3,7 +3,7 @@
 //!
 //! A generation is written until it is frozen, then drained into the store in the order of its ids, and dropped
 //! whole. 256 shards by the first byte of the id: so their order is that of the ids, and growing one of them
-//! moves few items.
+//! moves few items. What was noted last may not be in its shard yet (`fresh.rs`): who looks, looks there first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::disk::Segment;
+use super::fresh::Fresh;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::token::SessionId;
 
@@ -36,11 +37,13 @@ pub(super) enum State {
     Quarantined,
 }
 
-struct Item {
-    id: SessionId,
+/// A session and its newest state.
+#[derive(Clone, Copy)]
+pub(super) struct Item {
+    pub(super) id: SessionId,
     /// [`owner_hash`]; 0 for none.
-    owner: u64,
-    state: State,
+    pub(super) owner: u64,
+    pub(super) state: State,
 }
 
 #[derive(Default)]
@@ -52,6 +55,7 @@ struct Shard {
 
 /// One generation.
 pub(super) struct Generation {
+    fresh: Fresh,
     shards: Box<[Mutex<Shard>]>,
     items: AtomicUsize,
     bytes: AtomicU64,
@@ -65,13 +69,14 @@ pub(super) fn owner_hash(owner: Option<&str>) -> u64 {
 }
 
 /// Bytes of an id that its shard was not chosen by.
-fn hash(id: &SessionId) -> u64 {
+pub(super) fn hash(id: &SessionId) -> u64 {
     id.as_bytes().last_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b))
 }
 
 impl Generation {
     pub(super) fn new() -> Self {
         Self {
+            fresh: Fresh::default(),
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
             items: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
@@ -83,9 +88,11 @@ impl Generation {
         self.shards.get(usize::from(id.as_bytes()[0]))
     }
 
-    /// Sessions it has a state of.
+    /// Sessions it has a state of, or more: one whose newest state is not filed may count twice.
     pub(super) fn len(&self) -> usize {
-        self.items.load(Ordering::Relaxed)
+        // In this order, so that one that is being filed is in one of them.
+        let fresh = self.fresh.len();
+        self.items.load(Ordering::Relaxed) + fresh
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -126,36 +133,47 @@ impl Generation {
     }
 
     /// Notes the newest state of `id`, whose owner has the hash `owner`.
-    pub(super) fn set(&self, id: &SessionId, owner: u64, state: State) {
-        let Some(shard) = self.shard(id) else { return };
+    pub(super) fn note(&self, id: &SessionId, owner: u64, state: State) {
+        self.fresh.note(Item { id: *id, owner, state }, |item| self.set(item));
+    }
+
+    /// Files what was noted before. Until then it is found by its id only.
+    pub(super) fn settle(&self) {
+        self.fresh.settle(|item| self.set(item));
+    }
+
+    /// Files the newest state of a session of which nothing newer was noted.
+    pub(super) fn set(&self, new: Item) {
+        let Some(shard) = self.shard(&new.id) else { return };
         let mut shard = shard.lock();
         let shard = &mut *shard;
-        let before = match shard.items.find_mut(hash(id), |item| item.id == *id) {
-            Some(item) => {
-                item.state = state;
-                std::mem::replace(&mut item.owner, owner)
-            }
+        let before = match shard.items.find_mut(hash(&new.id), |item| item.id == new.id) {
+            Some(item) => std::mem::replace(item, new).owner,
             None => {
-                shard.items.insert_unique(hash(id), Item { id: *id, owner, state }, |item| hash(&item.id));
+                shard.items.insert_unique(hash(&new.id), new, |item| hash(&item.id));
                 self.items.fetch_add(1, Ordering::Relaxed);
                 0
             }
         };
-        if owner != 0 && owner != before {
-            let ids = shard.owners.entry(owner).or_default();
-            if !ids.contains(id) {
-                ids.push(*id);
+        if new.owner != 0 && new.owner != before {
+            let ids = shard.owners.entry(new.owner).or_default();
+            if !ids.contains(&new.id) {
+                ids.push(new.id);
             }
         }
     }
 
     pub(super) fn get(&self, id: &SessionId) -> Option<State> {
+        if let Some(state) = self.fresh.get(id) {
+            return Some(state);
+        }
         let shard = self.shard(id)?.lock();
         shard.items.find(hash(id), |item| item.id == *id).map(|item| item.state)
     }
 
     /// Ids that may have the owner of this hash.
     pub(super) fn of_owner(&self, owner: u64) -> Vec<SessionId> {
+        self.settle();
         let mut ids = Vec::new();
         for shard in &self.shards {
             ids.extend(shard.lock().owners.get(&owner).into_iter().flatten());
@@ -165,6 +183,7 @@ impl Generation {
 
     /// The items of one shard in the order of their ids; `None` behind the last shard.
     pub(super) fn shard_in_order(&self, shard: usize) -> Option<Vec<(SessionId, State)>> {
+        self.settle();
         let shard = self.shards.get(shard)?.lock();
         let mut items: Vec<_> = shard.items.iter().map(|item| (item.id, item.state)).collect();
         drop(shard);

@@ -316,7 +316,7 @@ impl Log {
         }
         written?;
         for (id, owner, state) in &active.told {
-            active.current.set(id, *owner, *state);
+            active.current.note(id, *owner, *state);
         }
         Ok(())
     }
@@ -349,7 +349,10 @@ impl Log {
 
     /// Makes everything appended until now durable. Returns at once if it is.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.sync_with(false)
+        let synced = self.sync_with(false);
+        // Here, because no request waits for it that has not waited for a disk.
+        self.generations().current.settle();
+        synced
     }
 
     /// As [`sync`](Self::sync); with `mark` it also insists on a new mark.

@@ -4,7 +4,7 @@
 //! ```text
 //! commit ── frame.rs ── log.rs ──► segments (disk.rs)      recover.rs: segments ──► index at a start
 //!                         │
-//!                     index.rs ──► load, list, owners      checkpoint.rs: frozen index ──► store
+//!            fresh.rs, index.rs ──► load, list, owners      checkpoint.rs: frozen index ──► store
 //! ```
 //!
 //! The newest state of a session is in the current generation of the index, else in the frozen one, else in the
@@ -23,6 +23,9 @@ mod fault_tests;
 mod frame;
 #[cfg(test)]
 mod frame_tests;
+mod fresh;
+#[cfg(test)]
+mod fresh_tests;
 mod index;
 mod log;
 mod recover;
@@ -68,7 +71,7 @@ impl Sizes {
         Self {
             segment_bytes: SEGMENT_BYTES,
             bytes: 256 << 20,
-            items: (memory / 4 / index::ITEM_BYTES).max(1024),
+            items: ((memory / 4).saturating_sub(fresh::FRESH_BYTES) / index::ITEM_BYTES).max(1024),
             chunk: (memory / 4).saturating_sub(2 << 20).clamp(256 << 10, 32 << 20),
         }
     }

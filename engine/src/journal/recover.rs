@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::disk::{Disk, Segment};
 use super::frame::{BadHeader, Frame, Header, Mark, SEGMENT_HEADER, Seed, Told};
-use super::index::{Generation, Place, State, owner_hash};
+use super::index::{Generation, Item, Place, State, owner_hash};
 use super::log::MAX_SEGMENT;
 use super::{NAME, failed};
 use crate::error::{StoreError, StoreErrorKind};
@@ -416,15 +416,15 @@ fn apply(generation: &Generation, segment: u32, at: usize, told: Told<'_>) -> bo
     let set = |id: &SessionId, bytes: &[u8], row_at: usize| {
         let owner = row::decode(id.as_bytes(), bytes).map_or(0, |row| owner_hash(row.owner));
         let place = Place { segment, at: (at + row_at) as u32, len: bytes.len() as u32 };
-        generation.set(id, owner, State::Row(place));
+        generation.set(Item { id: *id, owner, state: State::Row(place) });
     };
     match told {
         Told::Put { id, row, row_at } => set(&id, row, row_at),
-        Told::Delete { id } => generation.set(&id, 0, State::Deleted),
-        Told::Quarantine { id } => generation.set(&id, 0, State::Quarantined),
+        Told::Delete { id } => generation.set(Item { id, owner: 0, state: State::Deleted }),
+        Told::Quarantine { id } => generation.set(Item { id, owner: 0, state: State::Quarantined }),
         Told::Rekey { from, to, row, row_at } => {
             if from != to {
-                generation.set(&from, 0, State::Deleted);
+                generation.set(Item { id: from, owner: 0, state: State::Deleted });
             }
             set(&to, row, row_at);
         }

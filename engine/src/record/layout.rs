@@ -288,20 +288,27 @@ impl ArchivedRoot<'_> {
     }
 
     /// The slot of `key`.
+    ///
+    /// Lengths are compared first: they are in the slots, which follow each other in memory, while each key that is
+    /// looked at is a place of its own.
     #[inline]
     pub(crate) fn index(&self, key: &[u8]) -> Option<usize> {
         let slots = self.slots();
-        if slots.len() <= LINEAR_SLOTS {
-            let same =
-                |slot: &Slot| usize::from(slot.key_len.to_native()) == key.len() && self.key(slot) == key;
-            return slots.iter().position(same);
+        let is_as_long = |slot: &Slot| usize::from(slot.key_len.to_native()) == key.len();
+        let is_scanned = slots.len() <= LINEAR_SLOTS
+            || slots.len() <= SCANNED_SLOTS
+                && slots.iter().filter(|slot| is_as_long(slot)).count() <= LINEAR_SLOTS / 4;
+        if is_scanned {
+            return slots.iter().position(|slot| is_as_long(slot) && self.key(slot) == key);
         }
         slots.binary_search_by(|slot| self.key(slot).cmp(key)).ok()
     }
 }
 
-/// Up to this many slots are scanned, comparing lengths first, instead of searched.
+/// Up to this many slots are scanned instead of searched.
 const LINEAR_SLOTS: usize = 16;
+/// Up to this many are if few keys are as long as the one that is looked for.
+const SCANNED_SLOTS: usize = 128;
 
 /// Length of the body with these many slots and bytes of heap.
 pub(crate) const fn body_len(slots: usize, heap: usize) -> usize {

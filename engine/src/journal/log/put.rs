@@ -81,7 +81,7 @@ impl<'a> Put<'a> {
         active.write(&self.frame)?;
         let place =
             Place { segment: active.number, at: (at + ROW_AT as u64) as u32, len: self.row_len as u32 };
-        active.current.set(self.id, self.owner, State::Row(place));
+        active.current.note(self.id, self.owner, State::Row(place));
         Ok(true)
     }
 }
