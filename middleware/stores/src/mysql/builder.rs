@@ -1,8 +1,6 @@
 //! The settings of a MySQL store, and how it is opened. It never prints the URL, which holds a password.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use mysql_async::{Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, SslOpts};
@@ -10,9 +8,10 @@ use sessile_engine::store::{StoreError, StoreErrorKind};
 
 use super::client::{Lent, is_missing_table, store_error};
 use super::text::{SLACK, Texts};
-use super::{MysqlStore, NAME, Shared, number};
+use super::{Mysql, MysqlStore, NAME, number};
 use crate::driver::Driver;
 use crate::sql::name::Name;
+use crate::sql::server::Tables;
 use crate::sql::{self, MAX_ROW_BYTES};
 
 /// Settings of a [`MysqlStore`].
@@ -152,10 +151,10 @@ impl Builder {
             let most = usize::try_from(packet).unwrap_or(usize::MAX).saturating_sub(SLACK) / 2;
             let owns_pool = matches!(self.source, Source::Url(_));
             let max_row_bytes = most.min(MAX_ROW_BYTES);
-            Ok(Arc::new(Shared { pool, owns_pool, texts, max_row_bytes, closed: AtomicBool::new(false) }))
+            Ok(Mysql { pool, owns_pool, texts, max_row_bytes })
         });
-        let shared = opened.await?;
-        Ok(MysqlStore { shared, driver })
+        let mysql = opened.await?;
+        Ok(MysqlStore(Tables::new(mysql, driver)))
     }
 }
 

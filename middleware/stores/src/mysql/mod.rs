@@ -17,25 +17,22 @@ mod client;
 mod text;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::FromValue;
 use mysql_async::{Error, Pool};
 use sessile_engine::SessionId;
 use sessile_engine::store::{
-    Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError,
+    Capabilities, Change, Expired, Listed, Outcome, Row, Scanned, Store, StoreError, Watch,
 };
 
 pub use self::builder::Builder;
 use self::client::{Lent, is_race, is_stale, store_error};
 use self::text::Texts;
 use crate::driver::Driver;
+use crate::sql::Raw;
 use crate::sql::plan::{Key, keys, plan};
-use crate::sql::{self, Listing, Raw};
+use crate::sql::server::{Server, Tables, is_store};
 
 const NAME: &str = "mysql";
 /// Nothing is counted: the deadline of the call ends it.
@@ -61,25 +58,15 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// # Ok(())
 /// # }
 /// ```
-pub struct MysqlStore {
-    shared: Arc<Shared>,
-    driver: Driver,
-}
+pub struct MysqlStore(Tables<Mysql>);
 
-struct Shared {
+is_store!(MysqlStore);
+
+struct Mysql {
     pool: Pool,
     owns_pool: bool,
     texts: Texts,
     max_row_bytes: usize,
-    closed: AtomicBool,
-}
-
-impl fmt::Debug for MysqlStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MysqlStore")
-            .field("closed", &self.shared.closed.load(Ordering::Acquire))
-            .finish_non_exhaustive()
-    }
 }
 
 /// A column, or an error that does not carry the row.
@@ -132,11 +119,11 @@ async fn give_up(mut conn: Lent) {
 }
 
 /// Applies `changes`, again and again while others are in the way.
-async fn commit(shared: &Shared, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, Error> {
+async fn commit(mysql: &Mysql, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, Error> {
     let (wanted, mut fresh) = (keys(changes), false);
     loop {
-        let mut conn = Lent::from(&shared.pool).await?;
-        let locked = match conn.run(shared.texts.lock(&wanted)).await {
+        let mut conn = Lent::from(&mysql.pool).await?;
+        let locked = match conn.run(mysql.texts.lock(&wanted)).await {
             // Nothing has been changed, so another connection may do it.
             Err(e) if is_stale(&e) && !fresh => {
                 fresh = true;
@@ -156,7 +143,7 @@ async fn commit(shared: &Shared, now: u64, changes: &[Change]) -> Result<Vec<Out
         }
         let plan = plan(&stored, changes);
         let mut lost = None;
-        for packet in shared.texts.write(&plan, now, shared.max_row_bytes) {
+        for packet in mysql.texts.write(&plan, now, mysql.max_row_bytes) {
             if let Err(e) = conn.run(packet).await {
                 lost = Some(e);
                 break;
@@ -173,16 +160,16 @@ async fn commit(shared: &Shared, now: u64, changes: &[Change]) -> Result<Vec<Out
     }
 }
 
-async fn expire(shared: &Shared, now: u64, high_water: u64, limit: usize) -> Result<Expired, Error> {
+async fn expire(mysql: &Mysql, now: u64, high_water: u64, limit: usize) -> Result<Expired, Error> {
     let mut fresh = false;
     loop {
-        let mut conn = Lent::from(&shared.pool).await?;
+        let mut conn = Lent::from(&mysql.pool).await?;
         let attempt = async {
-            let due = conn.run(shared.texts.due(now, limit)).await?;
+            let due = conn.run(mysql.texts.due(now, limit)).await?;
             let mut due = due.iter().map(|row| column(row, 0)).collect::<Result<Vec<Vec<u8>>, _>>()?;
             let more = due.len() > limit;
             due.truncate(limit);
-            conn.run(shared.texts.gone(&due, high_water)).await?;
+            conn.run(mysql.texts.gone(&due, high_water)).await?;
             Ok::<_, Error>(Expired { removed: due.len() as u64, more })
         };
         match attempt.await {
@@ -208,123 +195,55 @@ impl MysqlStore {
     pub fn from_pool(pool: Pool) -> Builder {
         Builder::of_pool(pool)
     }
-
-    /// Runs `call` on the store's own thread, if the store is open.
-    async fn call<T, F>(
-        &self,
-        what: &'static str,
-        call: impl FnOnce(Arc<Shared>) -> F,
-    ) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, Error>> + Send + 'static,
-    {
-        if self.shared.closed.load(Ordering::Acquire) {
-            return Err(sql::closed(NAME));
-        }
-        let call = call(Arc::clone(&self.shared));
-        self.driver.run(async move { call.await.map_err(|e| store_error(what, &e)) }).await
-    }
 }
 
-impl Store for MysqlStore {
-    fn name(&self) -> &'static str {
-        NAME
+impl Server for Mysql {
+    const NAME: &'static str = NAME;
+    const WATCHES: bool = false;
+
+    type Failure = Error;
+
+    fn error(what: &'static str, failure: Error) -> StoreError {
+        store_error(what, &failure)
     }
 
-    fn capabilities(&self) -> Capabilities {
-        let mut can = Capabilities::full();
-        can.exclusive = false;
-        can.max_row_bytes = self.shared.max_row_bytes;
-        can
+    fn max_row_bytes(&self) -> usize {
+        self.max_row_bytes
     }
 
-    async fn high_water(&self) -> Result<u64, StoreError> {
-        let mark = self
-            .call("the high-water mark could not be read", |shared| async move {
-                number(&shared.pool, &shared.texts.mark()).await
-            })
-            .await?;
-        Ok(mark.unwrap_or(0))
+    async fn mark(&self) -> Result<Option<u64>, Error> {
+        number(&self.pool, &self.texts.mark()).await
     }
 
-    async fn load(&self, id: &SessionId) -> Result<Option<Row>, StoreError> {
-        let key = *id.as_bytes();
-        let mut rows = self
-            .call("a session could not be loaded", move |shared| async move {
-                raws(&shared.pool, &shared.texts.load(&key)).await
-            })
-            .await?;
-        let Some(raw) = rows.pop() else { return Ok(None) };
-        raw.row().map(Some).ok_or_else(|| sql::damaged(NAME, id))
+    async fn load(&self, id: &Key) -> Result<Option<Raw>, Error> {
+        Ok(raws(&self.pool, &self.texts.load(id)).await?.pop())
     }
 
-    async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
-        sql::check_rows(NAME, self.shared.max_row_bytes, changes)?;
-        let changes = changes.to_vec();
-        self.call("changes could not be committed", move |shared| async move {
-            commit(&shared, now, &changes).await
-        })
-        .await
+    async fn page(&self, after: Option<&[u8]>, limit: usize) -> Result<Vec<Raw>, Error> {
+        raws(&self.pool, &self.texts.list(after, limit)).await
     }
 
-    async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, StoreError> {
-        self.call("expired sessions could not be removed", move |shared| async move {
-            expire(&shared, now, high_water, limit).await
-        })
-        .await
+    async fn of_owner(&self, owner: &str) -> Result<Vec<Raw>, Error> {
+        raws(&self.pool, &self.texts.list_owner(owner.as_bytes())).await
     }
 
-    async fn list(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
-        self.call("sessions could not be listed", move |shared| async move {
-            let mut listing = Listing::new(after, limit);
-            loop {
-                let text = shared.texts.list(listing.after.as_deref(), listing.wanted());
-                if !listing.take(raws(&shared.pool, &text).await?) {
-                    return Ok(listing.rows());
-                }
-            }
-        })
-        .await
+    async fn count(&self) -> Result<Option<u64>, Error> {
+        number(&self.pool, &self.texts.count()).await
     }
 
-    async fn scan(&self, after: Option<SessionId>, limit: usize) -> Result<Scanned, StoreError> {
-        let page = self
-            .call("sessions could not be listed", move |shared| async move {
-                let after = after.map(|id| *id.as_bytes());
-                let text = shared.texts.list(after.as_ref().map(<[u8; 32]>::as_slice), limit);
-                raws(&shared.pool, &text).await
-            })
-            .await?;
-        Ok(sql::scanned(page, limit))
+    async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, Error> {
+        commit(self, now, changes).await
     }
 
-    async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
-        let owner = owner.as_bytes().to_vec();
-        let rows = self
-            .call("an owner's sessions could not be listed", move |shared| async move {
-                raws(&shared.pool, &shared.texts.list_owner(&owner)).await
-            })
-            .await?;
-        Ok(sql::sort(rows).0)
+    async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, Error> {
+        expire(self, now, high_water, limit).await
     }
 
-    /// # Complexity
-    /// O(rows), on the server.
-    async fn count(&self) -> Result<Option<u64>, StoreError> {
-        self.call("sessions could not be counted", |shared| async move {
-            number(&shared.pool, &shared.texts.count()).await
-        })
-        .await
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        let was_closed = self.shared.closed.swap(true, Ordering::AcqRel);
-        if self.shared.owns_pool && !was_closed {
+    fn end(&self, driver: &Driver) {
+        if self.owns_pool {
             // It waits for the calls that are under way; nobody has to wait for that.
-            let pool = self.shared.pool.clone();
-            self.driver.spawn(async move { drop(pool.disconnect().await) });
+            let pool = self.pool.clone();
+            driver.spawn(async move { drop(pool.disconnect().await) });
         }
-        Ok(())
     }
 }

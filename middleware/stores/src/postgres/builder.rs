@@ -1,8 +1,6 @@
 //! The settings of a PostgreSQL store, and how it is opened. It never prints the URL, which holds a password.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, Manager, Pool};
@@ -11,11 +9,12 @@ use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 
 use super::client::{Failure, Lent};
-use super::{NAME, PostgresStore, Shared, read};
+use super::{NAME, Postgres, PostgresStore, read};
 use crate::driver::Driver;
 use crate::sql;
 use crate::sql::name::Name;
 use crate::sql::postgres::text::Texts;
+use crate::sql::server::Tables;
 
 /// Settings of a [`PostgresStore`].
 #[derive(Clone)]
@@ -142,28 +141,20 @@ impl Builder {
     /// server cannot be reached.
     pub async fn open(self) -> Result<PostgresStore, StoreError> {
         let owns_pool = matches!(self.source, Source::Url(_));
-        let pool = self.pool()?;
-        let shared = Arc::new(Shared {
-            pool,
-            owns_pool,
-            texts: Texts::new(&self.table),
-            closed: AtomicBool::new(false),
-        });
+        let postgres = Postgres { pool: self.pool()?, owns_pool, texts: Texts::new(&self.table) };
         let driver = Driver::start(NAME, self.deadline)?;
-        let checked = Arc::clone(&shared);
-        driver
-            .run(async move {
-                let found = match read(&checked.pool, &checked.texts.found, &[]).await {
-                    Err(e) if e.is_missing_table() => return Err(sql::no_tables(NAME)),
-                    other => other.map_err(|e| e.into_store("it could not be opened"))?,
-                };
-                let version = found.first().map(|row| row.try_get::<_, i64>(0)).transpose();
-                let version =
-                    version.map_err(|e| Failure::from(e).into_store("its version could not be read"))?;
-                sql::check_schema(NAME, version)
-            })
-            .await?;
-        Ok(PostgresStore { shared, driver })
+        let checked = driver.run(async move {
+            let found = match read(&postgres.pool, &postgres.texts.found, &[]).await {
+                Err(e) if e.is_missing_table() => return Err(sql::no_tables(NAME)),
+                other => other.map_err(|e| e.into_store("it could not be opened"))?,
+            };
+            let version = found.first().map(|row| row.try_get::<_, i64>(0)).transpose();
+            let version = version.map_err(|e| Failure::from(e).into_store("its version could not be read"))?;
+            sql::check_schema(NAME, version)?;
+            Ok(postgres)
+        });
+        let postgres = checked.await?;
+        Ok(PostgresStore(Tables::new(postgres, driver)))
     }
 }
 
@@ -183,7 +174,7 @@ fn manager(config: Config) -> Result<Manager, StoreError> {
     }
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| config_error("TLS could not be set up").with_source(e))?

@@ -15,10 +15,8 @@ mod client;
 mod commit;
 mod watch;
 
-use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use deadpool_postgres::Pool;
 use sessile_engine::SessionId;
@@ -32,7 +30,9 @@ use self::client::{Failure, Lent};
 use crate::driver::Driver;
 use crate::sql::postgres::text::Texts;
 use crate::sql::postgres::watch::Polled;
-use crate::sql::{self, Listing, MAX_ROW_BYTES, Raw, unsigned};
+use crate::sql::plan::Key;
+use crate::sql::server::{Server, Tables, is_store};
+use crate::sql::{Raw, unsigned};
 
 const NAME: &str = "postgres";
 
@@ -56,24 +56,14 @@ const NAME: &str = "postgres";
 /// # Ok(())
 /// # }
 /// ```
-pub struct PostgresStore {
-    shared: Arc<Shared>,
-    driver: Driver,
-}
+pub struct PostgresStore(Tables<Postgres>);
 
-struct Shared {
+is_store!(PostgresStore);
+
+struct Postgres {
     pool: Pool,
     owns_pool: bool,
     texts: Texts,
-    closed: AtomicBool,
-}
-
-impl fmt::Debug for PostgresStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresStore")
-            .field("closed", &self.shared.closed.load(Ordering::Acquire))
-            .finish_non_exhaustive()
-    }
 }
 
 impl PostgresStore {
@@ -86,23 +76,6 @@ impl PostgresStore {
     /// a pooler between must keep a connection to one server for a transaction, and know prepared statements.
     pub fn from_pool(pool: Pool) -> Builder {
         Builder::of_pool(pool)
-    }
-
-    /// Runs `call` on the store's own thread, if the store is open.
-    async fn call<T, F>(
-        &self,
-        what: &'static str,
-        call: impl FnOnce(Arc<Shared>) -> F,
-    ) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, Failure>> + Send + 'static,
-    {
-        if self.shared.closed.load(Ordering::Acquire) {
-            return Err(sql::closed(NAME));
-        }
-        let call = call(Arc::clone(&self.shared));
-        self.driver.run(async move { call.await.map_err(|e| e.into_store(what)) }).await
     }
 }
 
@@ -147,111 +120,67 @@ fn raw(row: &tokio_postgres::Row, at: usize) -> Result<Raw, tokio_postgres::Erro
     })
 }
 
-async fn page(shared: &Shared, after: Option<&[u8]>, limit: usize) -> Result<Vec<Raw>, Failure> {
-    let after = after.unwrap_or_default();
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = read(&shared.pool, &shared.texts.list, &[&after, &limit]).await?;
+fn raws(rows: &[tokio_postgres::Row]) -> Result<Vec<Raw>, Failure> {
     Ok(rows.iter().map(|row| raw(row, 1)).collect::<Result<_, _>>()?)
 }
 
-impl Store for PostgresStore {
-    fn name(&self) -> &'static str {
-        NAME
+fn number(rows: &[tokio_postgres::Row]) -> Result<Option<u64>, Failure> {
+    Ok(rows.first().map(|row| row.try_get(0).map(unsigned)).transpose()?)
+}
+
+impl Server for Postgres {
+    const NAME: &'static str = NAME;
+    const WATCHES: bool = true;
+
+    type Failure = Failure;
+
+    fn error(what: &'static str, failure: Failure) -> StoreError {
+        failure.into_store(what)
     }
 
-    fn capabilities(&self) -> Capabilities {
-        let mut can = Capabilities::full();
-        can.exclusive = false;
-        can.watch = true;
-        can.max_row_bytes = MAX_ROW_BYTES;
-        can
+    async fn mark(&self) -> Result<Option<u64>, Failure> {
+        number(&read(&self.pool, &self.texts.mark, &[]).await?)
     }
 
-    async fn high_water(&self) -> Result<u64, StoreError> {
-        self.call("the high-water mark could not be read", |shared| async move {
-            let mut mark = 0;
-            for row in read(&shared.pool, &shared.texts.mark, &[]).await? {
-                mark = mark.max(unsigned(row.try_get(0)?));
-            }
-            Ok(mark)
-        })
-        .await
+    async fn load(&self, id: &Key) -> Result<Option<Raw>, Failure> {
+        let rows = read(&self.pool, &self.texts.load, &[&id.as_slice()]).await?;
+        Ok(rows.first().map(|row| raw(row, 0)).transpose()?)
     }
 
-    async fn load(&self, id: &SessionId) -> Result<Option<Row>, StoreError> {
-        let id = *id;
-        self.call("a session could not be loaded", move |shared| async move {
-            let rows = read(&shared.pool, &shared.texts.load, &[&id.as_bytes().as_slice()]).await?;
-            let Some(row) = rows.first() else { return Ok(None) };
-            raw(row, 0)?.row().map(Some).ok_or_else(|| sql::damaged(NAME, &id).into())
-        })
-        .await
+    async fn page(&self, after: Option<&[u8]>, limit: usize) -> Result<Vec<Raw>, Failure> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        raws(&read(&self.pool, &self.texts.list, &[&after.unwrap_or_default(), &limit]).await?)
     }
 
-    async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
-        sql::check_rows(NAME, MAX_ROW_BYTES, changes)?;
-        let changes = changes.to_vec();
-        self.call("changes could not be committed", move |shared| async move {
-            commit::commit(&shared.pool, &shared.texts, now, &changes).await
-        })
-        .await
+    async fn of_owner(&self, owner: &str) -> Result<Vec<Raw>, Failure> {
+        raws(&read(&self.pool, &self.texts.list_owner, &[&owner.as_bytes()]).await?)
     }
 
-    async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, StoreError> {
-        self.call("expired sessions could not be removed", move |shared| async move {
-            commit::expire(&shared.pool, &shared.texts, now, high_water, limit).await
-        })
-        .await
+    async fn count(&self) -> Result<Option<u64>, Failure> {
+        number(&read(&self.pool, &self.texts.count, &[]).await?)
     }
 
-    async fn list(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
-        self.call("sessions could not be listed", move |shared| async move {
-            let mut listing = Listing::new(after, limit);
-            while listing.take(page(&shared, listing.after.as_deref(), listing.wanted()).await?) {}
-            Ok(listing.rows())
-        })
-        .await
+    async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, Failure> {
+        commit::commit(&self.pool, &self.texts, now, changes).await
     }
 
-    async fn scan(&self, after: Option<SessionId>, limit: usize) -> Result<Scanned, StoreError> {
-        self.call("sessions could not be listed", move |shared| async move {
-            let after = after.map(|id| *id.as_bytes());
-            Ok(sql::scanned(page(&shared, after.as_ref().map(<[u8; 32]>::as_slice), limit).await?, limit))
-        })
-        .await
+    async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, Failure> {
+        commit::expire(&self.pool, &self.texts, now, high_water, limit).await
     }
 
-    async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
-        let owner = owner.as_bytes().to_vec();
-        self.call("an owner's sessions could not be listed", move |shared| async move {
-            let rows = read(&shared.pool, &shared.texts.list_owner, &[&owner]).await?;
-            Ok(sql::sort(rows.iter().map(|row| raw(row, 1)).collect::<Result<_, _>>()?).0)
-        })
-        .await
+    async fn watch(
+        self: Arc<Self>,
+        driver: Driver,
+        closed: Arc<AtomicBool>,
+    ) -> Result<Box<dyn Watch>, StoreError> {
+        let opened = watch::Source::open(&self, closed).await;
+        let (source, first) = opened.map_err(|e| e.into_store("changes could not be watched"))?;
+        Ok(Box::new(Polled::new(driver, source, first)))
     }
 
-    async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
-        let (source, first) = self
-            .call("changes could not be watched", |shared| async move { watch::Source::open(shared).await })
-            .await?;
-        Ok(Box::new(Polled::new(self.driver.clone(), source, first)))
-    }
-
-    /// # Complexity
-    /// O(rows), on the server.
-    async fn count(&self) -> Result<Option<u64>, StoreError> {
-        self.call("sessions could not be counted", |shared| async move {
-            let rows = read(&shared.pool, &shared.texts.count, &[]).await?;
-            Ok(rows.first().map(|row| row.try_get(0).map(unsigned)).transpose()?)
-        })
-        .await
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        self.shared.closed.store(true, Ordering::Release);
-        if self.shared.owns_pool {
-            self.shared.pool.close();
+    fn end(&self, _: &Driver) {
+        if self.owns_pool {
+            self.pool.close();
         }
-        Ok(())
     }
 }

@@ -1,31 +1,34 @@
 //! The connection that asks what others have changed. When it asks, and what it tells, it does not know.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use deadpool_postgres::ClientWrapper;
 use sessile_engine::store::StoreError;
 use tokio_postgres::Statement;
 
 use super::client::{Failure, Lent};
-use super::{NAME, Shared};
+use super::{NAME, Postgres};
 use crate::sql::postgres::watch::{Asks, FIRST, News};
 
 pub(super) struct Source {
-    shared: Arc<Shared>,
+    closed: Arc<AtomicBool>,
     client: ClientWrapper,
     news: Statement,
 }
 
 impl Source {
     /// Takes a connection from the pool for good, and the first snapshot.
-    pub(super) async fn open(shared: Arc<Shared>) -> Result<(Self, (String, i64)), Failure> {
-        let lent = Lent::from(&shared.pool).await?;
-        let news = lent.prepare_cached(&shared.texts.news).await?;
+    pub(super) async fn open(
+        postgres: &Postgres,
+        closed: Arc<AtomicBool>,
+    ) -> Result<(Self, (String, i64)), Failure> {
+        let lent = Lent::from(&postgres.pool).await?;
+        let news = lent.prepare_cached(&postgres.texts.news).await?;
         let row = lent.query_one(FIRST, &[]).await?;
         let first = (row.try_get(0)?, row.try_get(1)?);
         let Some(client) = lent.keep() else { return Err(Failure::Store(crate::sql::closed(NAME))) };
-        Ok((Self { shared, client, news }, first))
+        Ok((Self { closed, client, news }, first))
     }
 
     async fn query(&self, snapshot: &str) -> Result<Vec<News>, tokio_postgres::Error> {
@@ -38,7 +41,7 @@ impl Asks for Source {
     const NAME: &'static str = NAME;
 
     fn is_closed(&self) -> bool {
-        self.shared.closed.load(Ordering::Acquire)
+        self.closed.load(Ordering::Acquire)
     }
 
     async fn news(&mut self, snapshot: &str) -> Result<Vec<News>, StoreError> {

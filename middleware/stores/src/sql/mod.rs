@@ -5,6 +5,8 @@ pub(crate) mod name;
 pub(crate) mod plan;
 #[cfg(any(feature = "postgres", feature = "sqlx-0_9"))]
 pub(crate) mod postgres;
+#[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "mysql"))]
+pub(crate) mod server;
 
 use sessile_engine::SessionId;
 use sessile_engine::store::{Change, Listed, Row, Scanned, StoreError, StoreErrorKind};

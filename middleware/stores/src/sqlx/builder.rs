@@ -1,19 +1,18 @@
 //! The settings of a store over the app's pool, and how it is opened.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use sessile_engine::store::StoreError;
 use sqlx::{PgPool, Row as _};
 
 use super::connection::{Failure, Lent, statement};
-use super::{NAME, Shared, SqlxPostgresStore, read};
+use super::{NAME, Pooled, SqlxPostgresStore, read};
 use crate::driver::Driver;
 use crate::sql;
 use crate::sql::name::Name;
 use crate::sql::postgres::text::{BEGIN, Texts};
+use crate::sql::server::Tables;
 
 /// Settings of a [`SqlxPostgresStore`].
 #[derive(Clone)]
@@ -91,29 +90,26 @@ impl Builder {
     pub async fn open(self) -> Result<SqlxPostgresStore, StoreError> {
         // For who has gone away: what waits for a lock, or was left in the middle, must not hold rows for ever.
         let limit = self.deadline.as_millis().clamp(1, i32::MAX.unsigned_abs().into());
-        let shared = Arc::new(Shared {
+        let pooled = Pooled {
             pool: self.pool,
             texts: Texts::new(&self.table),
             begin: format!(
                 "{BEGIN}; SET LOCAL statement_timeout = {limit}; \
                  SET LOCAL idle_in_transaction_session_timeout = {limit}"
             ),
-            closed: AtomicBool::new(false),
-        });
+        };
         let driver = Driver::beside(NAME, self.deadline)?;
-        let checked = Arc::clone(&shared);
-        driver
-            .run(async move {
-                let found = match read(&checked.pool, || statement(&checked.texts.found)).await {
-                    Err(e) if e.is_missing_table() => return Err(sql::no_tables(NAME)),
-                    other => other.map_err(|e| e.into_store("it could not be opened"))?,
-                };
-                let version = found.first().map(|row| row.try_get::<i64, _>(0)).transpose();
-                let version =
-                    version.map_err(|e| Failure::from(e).into_store("its version could not be read"))?;
-                sql::check_schema(NAME, version)
-            })
-            .await?;
-        Ok(SqlxPostgresStore { shared, driver })
+        let checked = driver.run(async move {
+            let found = match read(&pooled.pool, || statement(&pooled.texts.found)).await {
+                Err(e) if e.is_missing_table() => return Err(sql::no_tables(NAME)),
+                other => other.map_err(|e| e.into_store("it could not be opened"))?,
+            };
+            let version = found.first().map(|row| row.try_get::<i64, _>(0)).transpose();
+            let version = version.map_err(|e| Failure::from(e).into_store("its version could not be read"))?;
+            sql::check_schema(NAME, version)?;
+            Ok(pooled)
+        });
+        let pooled = checked.await?;
+        Ok(SqlxPostgresStore(Tables::new(pooled, driver)))
     }
 }

@@ -8,7 +8,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{Postgres, Row as _};
 
-use super::Shared;
+use super::Pooled;
 use super::connection::{Failure, Lent, statement};
 use crate::sql::plan::{Key, Plan, keys, pieces, plan};
 use crate::sql::postgres::text::{COMMIT, Texts};
@@ -84,37 +84,37 @@ async fn settle<T>(lent: Lent, result: Result<T, Failure>) -> Result<Tried<T>, F
 }
 
 /// Applies `changes`, again and again while others are in the way.
-pub(super) async fn commit(shared: &Shared, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, Failure> {
+pub(super) async fn commit(pooled: &Pooled, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, Failure> {
     let mut tries = Tries::default();
     loop {
-        if let Some(outcomes) = tries.judge(try_commit(shared, now, changes).await?).await? {
+        if let Some(outcomes) = tries.judge(try_commit(pooled, now, changes).await?).await? {
             return Ok(outcomes);
         }
     }
 }
 
-async fn try_commit(shared: &Shared, now: u64, changes: &[Change]) -> Result<Tried<Vec<Outcome>>, Failure> {
-    let mut lent = Lent::from(&shared.pool).await?;
-    let plan = match locked(&mut lent, shared, changes).await {
+async fn try_commit(pooled: &Pooled, now: u64, changes: &[Change]) -> Result<Tried<Vec<Outcome>>, Failure> {
+    let mut lent = Lent::from(&pooled.pool).await?;
+    let plan = match locked(&mut lent, pooled, changes).await {
         Ok(plan) => plan,
         // Nothing has been changed, so another connection may do it.
         Err(e) if e.is_stale() => return Ok(Tried::Stale(e)),
         Err(e) => return settle(lent, Err(e)).await,
     };
-    let written = write(&mut lent, &shared.texts, now, &plan).await;
+    let written = write(&mut lent, &pooled.texts, now, &plan).await;
     settle(lent, written.map(|()| plan.outcomes)).await
 }
 
 /// Begins a transaction, locks the rows in the order of their ids, and plans. That order keeps two transactions from
 /// waiting for each other.
-async fn locked<'a>(lent: &mut Lent, shared: &Shared, changes: &'a [Change]) -> Result<Plan<'a>, Failure> {
-    lent.run(&shared.begin).await?;
+async fn locked<'a>(lent: &mut Lent, pooled: &Pooled, changes: &'a [Change]) -> Result<Plan<'a>, Failure> {
+    lent.run(&pooled.begin).await?;
     let wanted = keys(changes);
     if wanted.is_empty() {
         return Ok(Plan::default());
     }
     let mut stored = BTreeMap::new();
-    for row in statement(&shared.texts.lock).bind(slices(&wanted)).fetch_all(lent.get()?).await? {
+    for row in statement(&pooled.texts.lock).bind(slices(&wanted)).fetch_all(lent.get()?).await? {
         let id: &[u8] = row.try_get(0)?;
         if let Ok(id) = Key::try_from(id) {
             stored.insert(id, row.try_get::<i64, _>(1)?.cast_unsigned());
@@ -152,15 +152,15 @@ async fn write(lent: &mut Lent, texts: &Texts, now: u64, plan: &Plan<'_>) -> Res
 
 /// Removes what is due, raises the mark, and forgets changes that everybody has been told.
 pub(super) async fn expire(
-    shared: &Shared,
+    pooled: &Pooled,
     now: u64,
     high_water: u64,
     limit: usize,
 ) -> Result<Expired, Failure> {
     let mut tries = Tries::default();
     loop {
-        let mut lent = Lent::from(&shared.pool).await?;
-        let tried = match expire_once(&mut lent, shared, now, high_water, limit).await {
+        let mut lent = Lent::from(&pooled.pool).await?;
+        let tried = match expire_once(&mut lent, pooled, now, high_water, limit).await {
             Err(e) if e.is_stale() => Tried::Stale(e),
             result => settle(lent, result).await?,
         };
@@ -172,16 +172,16 @@ pub(super) async fn expire(
 
 async fn expire_once(
     lent: &mut Lent,
-    shared: &Shared,
+    pooled: &Pooled,
     now: u64,
     high_water: u64,
     limit: usize,
 ) -> Result<Expired, Failure> {
-    let texts = &shared.texts;
+    let texts = &pooled.texts;
     let text = if i64::try_from(now).is_ok() { &texts.expire } else { &texts.expire_beyond };
     // The statement asks for one more.
     let limit = i64::try_from(limit).unwrap_or(i64::MAX).min(i64::MAX - 1);
-    lent.run(&shared.begin).await?;
+    lent.run(&pooled.begin).await?;
     let row = statement(text).bind(signed(now)).bind(limit).fetch_one(lent.get()?).await?;
     let (removed, seen): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     statement(&texts.raise).bind(signed(high_water)).execute(lent.get()?).await?;

@@ -1,32 +1,37 @@
 //! The connection that asks what others have changed. When it asks, and what it tells, it does not know.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sessile_engine::store::StoreError;
 use sqlx::{PgConnection, Row as _};
 
 use super::connection::{Failure, Lent, statement};
-use super::{NAME, Shared};
+use super::{NAME, Pooled};
 use crate::sql::postgres::watch::{Asks, FIRST, News};
 
 pub(super) struct Source {
-    shared: Arc<Shared>,
+    closed: Arc<AtomicBool>,
+    /// The question.
+    news: String,
     connection: PgConnection,
 }
 
 impl Source {
     /// Takes a connection from the pool for good, and the first snapshot.
-    pub(super) async fn open(shared: Arc<Shared>) -> Result<(Self, (String, i64)), Failure> {
-        let mut lent = Lent::from(&shared.pool).await?;
+    pub(super) async fn open(
+        pooled: &Pooled,
+        closed: Arc<AtomicBool>,
+    ) -> Result<(Self, (String, i64)), Failure> {
+        let mut lent = Lent::from(&pooled.pool).await?;
         let row = statement(FIRST).fetch_one(lent.get()?).await?;
         let first = (row.try_get(0)?, row.try_get(1)?);
         let Some(connection) = lent.keep() else { return Err(Failure::Store(crate::sql::closed(NAME))) };
-        Ok((Self { shared, connection }, first))
+        Ok((Self { closed, news: pooled.texts.news.clone(), connection }, first))
     }
 
     async fn query(&mut self, snapshot: &str) -> Result<Vec<News>, sqlx::Error> {
-        let rows = statement(&self.shared.texts.news).bind(snapshot).fetch_all(&mut self.connection).await?;
+        let rows = statement(&self.news).bind(snapshot).fetch_all(&mut self.connection).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
     }
 }
@@ -35,7 +40,7 @@ impl Asks for Source {
     const NAME: &'static str = NAME;
 
     fn is_closed(&self) -> bool {
-        self.shared.closed.load(Ordering::Acquire)
+        self.closed.load(Ordering::Acquire)
     }
 
     async fn news(&mut self, snapshot: &str) -> Result<Vec<News>, StoreError> {
