@@ -133,7 +133,8 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
     feature = "mysql",
     feature = "sqlite",
     feature = "etcd",
-    feature = "mongodb"
+    feature = "mongodb",
+    feature = "memcached"
 ))]
 #[cfg_attr(
     docsrs,
@@ -143,7 +144,8 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
         feature = "mysql",
         feature = "sqlite",
         feature = "etcd",
-        feature = "mongodb"
+        feature = "mongodb",
+        feature = "memcached"
     )))
 )]
 pub use sessile_stores as stores;
