@@ -134,7 +134,9 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
     feature = "sqlite",
     feature = "etcd",
     feature = "mongodb",
-    feature = "memcached"
+    feature = "memcached",
+    feature = "tower-sessions-store-0_14",
+    feature = "tower-sessions-store-0_15"
 ))]
 #[cfg_attr(
     docsrs,
@@ -145,7 +147,9 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
         feature = "sqlite",
         feature = "etcd",
         feature = "mongodb",
-        feature = "memcached"
+        feature = "memcached",
+        feature = "tower-sessions-store-0_14",
+        feature = "tower-sessions-store-0_15"
     )))
 )]
 pub use sessile_stores as stores;

@@ -3,5 +3,5 @@
 
 #[cfg(any(feature = "redis", feature = "etcd", feature = "mongodb"))]
 pub(crate) mod board;
-#[cfg(any(feature = "redis", feature = "etcd", feature = "memcached"))]
+#[cfg(any(feature = "redis", feature = "etcd", feature = "memcached", feature = "_tower-sessions-store"))]
 pub(crate) mod value;

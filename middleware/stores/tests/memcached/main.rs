@@ -3,6 +3,11 @@
 #![cfg(all(feature = "memcached", unix))]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
+mod engines;
+mod evictions;
+mod failures;
+mod items;
+mod renewals;
 #[path = "../support/mod.rs"]
 mod support;
 
