@@ -318,3 +318,22 @@ fn a_session_in_memory_outlives_its_record() {
     assert_eq!(records.sessions().len(), 1);
     block_on(engine.close()).unwrap();
 }
+
+#[test]
+fn with_a_journal_writes_go_on_without_the_store_and_reach_it_later() {
+    let (records, dir) = (Narrow::default(), tempfile::tempdir().unwrap());
+    let store = TowerStore::v0_14(records.clone()).open().unwrap();
+    let builder = Engine::builder().journal(dir.path().join("journal"));
+    let first = builder.durability(Durability::process_crash()).open(store).unwrap();
+    records.fail_after(0, false);
+    let token = issued(&first, 7);
+    assert_eq!(read(&first, &token), Some(7));
+    assert!(records.sessions().is_empty(), "the store is away");
+    records.recover();
+    block_on(first.checkpoint()).unwrap();
+    assert_eq!(records.sessions().len(), 1);
+    block_on(first.close()).unwrap();
+    let second = engine(&records);
+    assert_eq!(read(&second, &token), Some(7), "without the journal");
+    block_on(second.close()).unwrap();
+}

@@ -92,10 +92,10 @@ impl Builder {
         self
     }
 
-    /// Asks each server for its version. Blocks the thread, for as long as the deadline at most.
+    /// Asks each server for its version, and whether it can compare and set. Blocks the thread, for as long as the deadline at most.
     ///
     /// # Errors
-    /// [`Config`](StoreErrorKind::Config) if a setting is wrong or a server too old;
+    /// [`Config`](StoreErrorKind::Config) if a setting is wrong, a server too old, or one that compares nothing (`-C`);
     /// [`Unavailable`](StoreErrorKind::Unavailable) if one of them does not answer in time.
     pub fn connect(self) -> Result<MemcachedStore, StoreError> {
         let store = self.prepare()?;
@@ -153,6 +153,9 @@ async fn opened(store: MemcachedStore) -> Result<MemcachedStore, StoreError> {
             for at in 0..shared.link.servers() {
                 if !is_new_enough(&shared.link.version(at).await?) {
                     return wrong("a server is too old: memcached 1.6 or newer is needed");
+                }
+                if !shared.compares(at).await? {
+                    return wrong("a server compares nothing (`-C`): no change could be made safely");
                 }
             }
             Ok(())

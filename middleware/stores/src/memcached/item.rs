@@ -11,6 +11,8 @@ pub(super) const SLACK_S: u64 = 300;
 pub(super) const TOMBSTONE_S: u64 = 600;
 /// A longer time is a moment since 1970 to the server, not a span.
 const LONGEST_SPAN_S: u64 = 30 * 24 * 3600;
+/// How long what a store writes to try a server out is kept, in seconds.
+pub(super) const PROBE_S: u64 = 60;
 /// How long a damaged row is kept for the operator.
 pub(super) const QUARANTINE_S: u64 = LONGEST_SPAN_S;
 
@@ -98,6 +100,10 @@ impl Keys {
 
     pub(super) fn quarantined(&self, id: &SessionId) -> String {
         format!("{}/q/{id}", self.prefix)
+    }
+
+    pub(super) fn probe(&self) -> String {
+        format!("{}/probe", self.prefix)
     }
 
     pub(super) fn mark(&self) -> String {

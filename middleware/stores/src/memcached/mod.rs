@@ -56,10 +56,12 @@ const MAX_ROW_BYTES: usize = (1 << 20) - (1 << 12);
 /// | `sessile/1/s/{id}` | one row; or where it has moved, for a moment; or a tombstone. The id is in hexadecimal |
 /// | `sessile/1/q/{id}` | a damaged row, put aside for 30 days |
 /// | `sessile/1/mark` | on each server, the latest time |
+/// | `sessile/1/probe` | on each server, for a minute, what tried it out |
 ///
 /// # Limits
-/// - There are no indexes: no listing, no sessions by owner (`destroy_all`, a limit per owner), no count, and nothing tells
-///   of changes. An engine believes its cache for `max_staleness`.
+/// - There are no indexes: no listing, no count, and nothing tells of changes. An engine believes its cache for
+///   `max_staleness`. No sessions by owner: `sessions_of` fails, a limit per owner is refused, and `destroy_all` ends the
+///   sessions that the engine has in memory, then fails, as it cannot find the others.
 /// - There is no sweep: the server ends rows 5 minutes after they were due. It counts times to 2038; a row that is due
 ///   later, in more than 30 days, stays until its room is needed. Engines go by the session's own end in any case.
 /// - A row has 1020 KiB at most, if the server allows items of 1 MiB as by default (`-I`).

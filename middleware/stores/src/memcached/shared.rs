@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sessile_engine::SessionId;
-use sessile_engine::store::{Outcome, Row, StoreError};
+use sessile_engine::store::{Outcome, Row, StoreError, StoreErrorKind};
 use tokio::time::sleep;
 
 use super::error;
@@ -42,7 +42,15 @@ impl Shared {
     }
 
     async fn seen(&self, id: &SessionId) -> Result<Option<Seen>, StoreError> {
-        self.link.get(self.link.place(id), "a session could not be read", &self.keys.row(id)).await
+        let seen =
+            self.link.get(self.link.place(id), "a session could not be read", &self.keys.row(id)).await?;
+        match seen {
+            // It was started anew, with other settings.
+            Some(Seen { cas: 0, .. }) => {
+                Err(error::own(StoreErrorKind::Config, "a server compares nothing (`-C`)"))
+            }
+            seen => Ok(seen),
+        }
     }
 
     pub(super) async fn look(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
@@ -125,6 +133,14 @@ impl Shared {
             pause(tried).await;
         }
         Ok(())
+    }
+
+    /// Whether a server gives its items numbers to compare by: without, it would overwrite whatever it is told to.
+    pub(super) async fn compares(&self, at: usize) -> Result<bool, StoreError> {
+        let (key, what) = (self.keys.probe(), "opening");
+        self.link.set(at, what, &key, b"?", item::PROBE_S, If::Always).await?;
+        // Evicted at once: then every other item is checked when it is read.
+        Ok(self.link.get(at, what, &key).await?.is_none_or(|seen| seen.cas != 0))
     }
 
     pub(super) fn heard(&self, now: u64) {

@@ -41,7 +41,8 @@ const MARK_MS: u64 = 1000;
 /// here it is made of the [`SessionId`], which is none.
 ///
 /// # What it cannot do
-/// - No listing, no sessions by owner (`destroy_all` ends those that are in memory only), no count, no news of changes.
+/// - No listing, no count, no news of changes. No sessions by owner: `sessions_of` fails, a limit per owner is refused, and
+///   `destroy_all` ends the sessions that the engine has in memory, then fails, as it cannot find the others.
 /// - A renewal is two steps, the new record first. A crash in between leaves both: the old token, which goes on working as
 ///   if nothing had been renewed, and a record whose token nobody has.
 /// - A commit that fails may have been made in part. The engine writes it again.

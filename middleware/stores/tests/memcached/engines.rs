@@ -109,6 +109,26 @@ fn an_engine_that_needs_sessions_by_owner_does_not_open() {
     assert_eq!(limited.unwrap_err().kind(), sessile_engine::ErrorKind::Config);
 }
 
+/// Never a part of them as if it were all.
+#[test]
+fn ending_all_sessions_of_an_owner_ends_those_in_memory_and_says_that_there_may_be_others() {
+    let Some(server) = Server::start(&[]) else { return };
+    let engine = engine(&server);
+    let session = block_on(async {
+        let session = engine.session(None).await.unwrap();
+        session.login("ann").await.unwrap();
+        session.put("who", &7).unwrap();
+        let _ = session.commit().await.unwrap();
+        session
+    });
+    let unsupported = |e: sessile_engine::Error| {
+        assert_eq!(e.store_error().unwrap().kind(), StoreErrorKind::Unsupported, "{e}");
+    };
+    unsupported(block_on(engine.sessions_of("ann")).unwrap_err());
+    unsupported(block_on(engine.destroy_all("ann", None)).unwrap_err());
+    assert_eq!(session.get::<u64>("who").unwrap(), None, "it has ended");
+}
+
 #[test]
 fn an_engine_says_that_its_server_is_down_and_recovers_without_the_sessions() {
     let Some(mut server) = Server::start(&[]) else { return };

@@ -97,6 +97,13 @@ fn the_largest_row_fits_and_a_smaller_server_says_that_it_is_too_large() {
     assert_eq!((load(&store, 1), load(&store, 3)), (Some(row(1)), Some(row(3))));
 }
 
+/// It would overwrite whatever anybody else has written.
+#[test]
+fn a_server_that_compares_nothing_is_refused() {
+    let Some(server) = Server::start(&["-C"]) else { return };
+    assert_eq!(kind(builder(&server).connect()), StoreErrorKind::Config);
+}
+
 #[test]
 fn stores_with_different_prefixes_see_nothing_of_each_other() {
     let Some(server) = Server::start(&[]) else { return };
