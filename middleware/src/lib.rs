@@ -75,6 +75,7 @@
 //! | `redb` | yes | the embedded file store: `Engine::builder().open_redb(path)` |
 //! | `tower-sessions-0_14` | no | `adapter::TowerSessionsStore`, the engine as a store of tower-sessions 0.14 and axum-login 0.18 |
 //! | `tower-sessions-0_15` | no | the same for tower-sessions 0.15 |
+//! | `tower-sessions-store-0_14`, `tower-sessions-store-0_15` | no | the other way round: `stores::tower_sessions::TowerStore`, any store of tower-sessions under the engine, for one node |
 //!
 //! # From another library
 //! `docs/migrate/` has guides for SCS, gorilla/sessions, tower-sessions, axum_session and actix-session.
@@ -133,7 +134,10 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
     feature = "mysql",
     feature = "sqlite",
     feature = "etcd",
-    feature = "mongodb"
+    feature = "mongodb",
+    feature = "memcached",
+    feature = "tower-sessions-store-0_14",
+    feature = "tower-sessions-store-0_15"
 ))]
 #[cfg_attr(
     docsrs,
@@ -143,7 +147,10 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
         feature = "mysql",
         feature = "sqlite",
         feature = "etcd",
-        feature = "mongodb"
+        feature = "mongodb",
+        feature = "memcached",
+        feature = "tower-sessions-store-0_14",
+        feature = "tower-sessions-store-0_15"
     )))
 )]
 pub use sessile_stores as stores;

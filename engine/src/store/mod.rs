@@ -183,6 +183,9 @@ pub struct Capabilities {
     pub by_owner: bool,
     /// [`Store::watch`] works.
     pub watch: bool,
+    /// [`Store::expire`] removes what is due. A store that cannot find due rows removes none, and they end by themselves
+    /// some time after they are due.
+    pub sweeps: bool,
     /// Largest row in bytes.
     pub max_row_bytes: usize,
     /// Grain of `expires_at` in ms: a row may outlive it by this much.
@@ -200,6 +203,7 @@ impl Capabilities {
             list: true,
             by_owner: true,
             watch: false,
+            sweeps: true,
             max_row_bytes: usize::MAX,
             ttl_grain_ms: 1,
         }
@@ -255,8 +259,8 @@ pub trait Store: Send + Sync + 'static {
         changes: &[Change],
     ) -> impl Future<Output = Result<Vec<Outcome>, StoreError>> + Send;
 
-    /// Removes up to `limit` rows with `expires_at <= now`, the longest due first, without scanning the rest.
-    /// Also raises the high-water mark to `high_water`.
+    /// Removes up to `limit` rows with `expires_at <= now`, the longest due first, without scanning the rest; none
+    /// without the `sweeps` capability. Also raises the high-water mark to `high_water`.
     ///
     /// # Errors
     /// As [`commit`](Self::commit).

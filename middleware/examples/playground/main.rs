@@ -140,7 +140,8 @@ async fn run(options: Options) -> Result<(), String> {
         feature = "mysql",
         feature = "sqlite",
         feature = "etcd",
-        feature = "mongodb"
+        feature = "mongodb",
+        feature = "memcached"
     )),
     expect(clippy::unused_async, reason = "only servers have to be waited for")
 )]
@@ -177,7 +178,8 @@ async fn open(options: &Options) -> sessile::Result<Engine> {
             feature = "mysql",
             feature = "sqlite",
             feature = "etcd",
-            feature = "mongodb"
+            feature = "mongodb",
+            feature = "memcached"
         ))]
         StoreOption::Remote(url) => sessile::stores::open(builder, url).await,
     }

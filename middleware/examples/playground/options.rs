@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
     pub(crate) listen: SocketAddr,
     /// Where sessions live: `memory`, `redb:PATH`, `sled:PATH`, or the URL of a server that other playgrounds may use too:
-    /// `redis://…`, `postgres://…`, `mysql://…`, `etcd://…`, `mongodb://…`, `sqlite:PATH`, each if the build has its feature.
+    /// `redis://…`, `postgres://…`, `mysql://…`, `etcd://…`, `mongodb://…`, `memcached://…`, `sqlite:PATH`, each if the build has its feature.
     #[arg(long, value_name = "memory|redb:PATH|sled:PATH|URL", default_value = "redb:sessions.redb")]
     pub(crate) store: StoreOption,
     /// How long a session lives, used or not: `24h`, `20m`, `500ms`.
@@ -96,7 +96,8 @@ pub(crate) enum StoreOption {
         feature = "mysql",
         feature = "sqlite",
         feature = "etcd",
-        feature = "mongodb"
+        feature = "mongodb",
+        feature = "memcached"
     ))]
     Remote(String),
 }
@@ -118,7 +119,8 @@ impl FromStr for StoreOption {
                 feature = "mysql",
                 feature = "sqlite",
                 feature = "etcd",
-                feature = "mongodb"
+                feature = "mongodb",
+                feature = "memcached"
             ))]
             Some((scheme, rest)) if is_remote(scheme) && !rest.is_empty() => Ok(Self::Remote(s.to_owned())),
             #[cfg(not(any(
@@ -127,7 +129,8 @@ impl FromStr for StoreOption {
                 feature = "mysql",
                 feature = "sqlite",
                 feature = "etcd",
-                feature = "mongodb"
+                feature = "mongodb",
+                feature = "memcached"
             )))]
             Some((scheme, _)) if is_remote(scheme) => {
                 Err("this build has no remote store: build it with `--features redis` or another")
@@ -151,7 +154,8 @@ impl fmt::Display for StoreOption {
                 feature = "mysql",
                 feature = "sqlite",
                 feature = "etcd",
-                feature = "mongodb"
+                feature = "mongodb",
+                feature = "memcached"
             ))]
             Self::Remote(url) => write!(f, "a {} server", url.split(':').next().unwrap_or_default()),
         }
@@ -173,6 +177,7 @@ fn is_remote(scheme: &str) -> bool {
             | "etcds"
             | "mongodb"
             | "mongodb+srv"
+            | "memcached"
             | "sqlite"
     )
 }

@@ -11,6 +11,8 @@
 //! | `sqlite` | `sqlite::SqliteStore`: a file that processes of one machine share | yes |
 //! | `etcd` | `etcd::EtcdStore`: etcd 3.4 or later; its build needs `protoc` | yes |
 //! | `mongodb` | `mongodb::MongoStore`: MongoDB 4.4 or later, a replica set or a single server | yes |
+//! | `memcached` | `memcached::MemcachedStore`: memcached 1.6 or later, a volatile tier: any session may end at any time | yes |
+//! | `tower-sessions-store-0_14`, `tower-sessions-store-0_15` | `tower_sessions::TowerStore`: any store of tower-sessions | no |
 //! | `tls-rustls` | TLS for the stores that are switched on, by rustls with ring and the system's roots | |
 
 #![forbid(unsafe_code)]
@@ -22,11 +24,19 @@
     feature = "sqlx-0_9",
     feature = "mysql",
     feature = "etcd",
-    feature = "mongodb"
+    feature = "mongodb",
+    feature = "memcached",
+    feature = "_tower-sessions-store"
 ))]
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod driver;
-#[cfg(any(feature = "redis", feature = "etcd", feature = "mongodb"))]
+#[cfg(any(
+    feature = "redis",
+    feature = "etcd",
+    feature = "mongodb",
+    feature = "memcached",
+    feature = "_tower-sessions-store"
+))]
 mod keyed;
 #[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "mysql", feature = "sqlite"))]
 #[allow(dead_code, reason = "not every store needs all of it")]
@@ -36,6 +46,9 @@ mod url;
 #[cfg(feature = "etcd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
 pub mod etcd;
+#[cfg(feature = "memcached")]
+#[cfg_attr(docsrs, doc(cfg(feature = "memcached")))]
+pub mod memcached;
 #[cfg(feature = "mongodb")]
 #[cfg_attr(docsrs, doc(cfg(feature = "mongodb")))]
 pub mod mongodb;
@@ -55,5 +68,11 @@ pub mod sqlite;
 #[cfg(feature = "sqlx-0_9")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlx-0_9")))]
 pub mod sqlx;
+#[cfg(feature = "_tower-sessions-store")]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(feature = "tower-sessions-store-0_14", feature = "tower-sessions-store-0_15")))
+)]
+pub mod tower_sessions;
 
 pub use self::url::open;

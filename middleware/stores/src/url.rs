@@ -15,6 +15,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// | `mysql://`, `mariadb://` | `mysql` | [`MysqlStore`](crate::mysql::MysqlStore) |
 /// | `etcd://`, `etcds://` | `etcd` | [`EtcdStore`](crate::etcd::EtcdStore) |
 /// | `mongodb://`, `mongodb+srv://` | `mongodb` | [`MongoStore`](crate::mongodb::MongoStore) |
+/// | `memcached://host:port,host:port/prefix` | `memcached` | [`MemcachedStore`](crate::memcached::MemcachedStore) |
 /// | `sqlite:PATH` | `sqlite` | [`SqliteStore`](crate::sqlite::SqliteStore) |
 ///
 /// Tables are created if they are missing. To choose their names, a prefix, deadlines or an existing pool, open the store
@@ -49,7 +50,8 @@ pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
         feature = "mysql",
         feature = "sqlite",
         feature = "etcd",
-        feature = "mongodb"
+        feature = "mongodb",
+        feature = "memcached"
     )),
     expect(unused_variables, reason = "there is no store to open")
 )]
@@ -91,6 +93,11 @@ async fn open_any(builder: Builder, url: &str) -> Result<Engine> {
             store.migrate().await?;
             builder.open(store.open().await?)
         }
+        #[cfg(feature = "memcached")]
+        "memcached" => {
+            let store = crate::memcached::MemcachedStore::builder(url).connect_async().await?;
+            builder.open(store)
+        }
         #[cfg(feature = "sqlite")]
         "sqlite" => {
             let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
@@ -112,13 +119,14 @@ fn no_store(scheme: &str) -> Error {
         ("sqlite", "sqlite"),
         ("etcd", "etcd"),
         ("mongodb", "mongodb"),
+        ("memcached", "memcached"),
     ];
     let feature = known.iter().find(|(known, _)| scheme.starts_with(known));
     let message = match feature.map(|(_, feature)| feature) {
         Some(known) => format!("this build has no {known} store: enable the feature `{known}`"),
         // Not the URL: whatever it is, it may hold a password.
-        None => "the URL names no store: expected redis://, postgres://, mysql://, etcd://, mongodb:// or \
-                 sqlite:PATH"
+        None => "the URL names no store: expected redis://, postgres://, mysql://, etcd://, mongodb://, \
+                 memcached:// or sqlite:PATH"
             .to_owned(),
     };
     StoreError::new(StoreErrorKind::Config, "remote", message).into()

@@ -6,7 +6,8 @@
     feature = "mysql",
     feature = "sqlite",
     feature = "etcd",
-    feature = "mongodb"
+    feature = "mongodb",
+    feature = "memcached"
 ))]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests fail by panicking")]
 
@@ -14,7 +15,13 @@
 #[path = "support/redis.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod redis_server;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "etcd", feature = "mongodb"))]
+#[cfg(any(
+    feature = "postgres",
+    feature = "mysql",
+    feature = "etcd",
+    feature = "mongodb",
+    feature = "memcached"
+))]
 mod support;
 
 use std::time::Duration;
@@ -109,6 +116,17 @@ fn mongodb() {
     server.wants_a_password();
     sessions_are_shared_over(&server.url());
     is_refused(&server.url().replace(PASSWORD, "n0t-it"), "n0t-it", StoreErrorKind::Config);
+}
+
+#[cfg(feature = "memcached")]
+#[test]
+fn memcached() {
+    use support::memcached::Server;
+    let (Some(one), Some(other)) = (Server::start(&[]), Server::start(&[])) else { return };
+    sessions_are_shared_over(&one.url());
+    sessions_are_shared_over(&format!("{},127.0.0.1:{}/shop", one.url(), other.port()));
+    is_refused(&one.url().replace("://", "://u:n0t-it@"), "n0t-it", StoreErrorKind::Config);
+    drop(other);
 }
 
 #[cfg(feature = "sqlite")]

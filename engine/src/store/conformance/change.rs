@@ -64,7 +64,9 @@ pub(super) async fn update_never_resurrects(s: Subject) {
         s.holds(id(n), None).await;
     }
     s.done(&[insert(4, row(1))]).await;
-    assert_eq!(s.expire_all(u64::MAX - 1).await, 2, "{}", s.case);
+    if !s.sweeps(u64::MAX - 1, 2).await {
+        return;
+    }
     s.commit(&[update(4, 1, row(2))], &[Outcome::Missing]).await;
     s.holds(id(4), None).await;
 }
@@ -184,7 +186,7 @@ pub(super) async fn quarantine_hides(s: Subject) {
     if let Some(rows) = s.list(None, 10).await {
         assert_eq!(rows.len(), 1, "{}: a quarantined row is listed", s.case);
     }
-    assert_eq!(s.expire_all(u64::MAX - 1).await, 1, "{}: expire counts it", s.case);
+    s.sweeps(u64::MAX - 1, 1).await;
 }
 
 pub(super) async fn quarantine_of_a_missing_row_is_done(s: Subject) {

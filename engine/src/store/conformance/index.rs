@@ -16,6 +16,10 @@ pub(super) async fn expire_removes_the_longest_due_first(s: Subject) {
         s.done(&[insert(n, due(1, NOW + step * u64::from(n)))]).await;
     }
     let now = surely_due(&s, NOW + step * 4);
+    if !s.can().sweeps {
+        assert_eq!(s.expire(now, 2).await, Expired::default(), "{}: it says that it does not sweep", s.case);
+        return;
+    }
     assert_eq!(s.expire(now, 2).await, Expired { removed: 2, more: true }, "{}", s.case);
     for (n, there) in [(1, false), (2, false), (3, true), (4, true), (5, true)] {
         assert_eq!(s.load(id(n)).await.is_some(), there, "{}: row {n}", s.case);
@@ -33,6 +37,9 @@ pub(super) async fn expire_never_removes_early(s: Subject) {
 pub(super) async fn expire_removes_at_the_very_time(s: Subject) {
     s.done(&[insert(1, due(1, NOW + 1000))]).await;
     let now = surely_due(&s, NOW + 1000);
+    if !s.can().sweeps {
+        return;
+    }
     assert_eq!(s.expire(now, 10).await, Expired { removed: 1, more: false }, "{}", s.case);
     s.holds(id(1), None).await;
 }
@@ -40,6 +47,9 @@ pub(super) async fn expire_removes_at_the_very_time(s: Subject) {
 pub(super) async fn expire_keeps_to_its_limit(s: Subject) {
     s.done(&(0..10).map(|n| insert(n, due(1, NOW))).collect::<Vec<_>>()).await;
     let now = surely_due(&s, NOW);
+    if !s.can().sweeps {
+        return;
+    }
     let (mut removed, mut calls) = (0, 0);
     loop {
         let expired = s.expire(now, 4).await;
@@ -68,15 +78,18 @@ pub(super) async fn expire_follows_a_row_that_moved_later(s: Subject) {
     // And once more, after the index has met the row.
     s.done(&[update(1, 2, due(3, NOW + 90_000))]).await;
     assert_eq!(s.expire_all(NOW + 89_999).await, 0, "{}: too early again", s.case);
-    assert_eq!(s.expire_all(surely_due(&s, NOW + 90_000)).await, 1, "{}: never", s.case);
-    s.holds(id(1), None).await;
+    if s.sweeps(surely_due(&s, NOW + 90_000), 1).await {
+        s.holds(id(1), None).await;
+    }
 }
 
 pub(super) async fn expire_follows_a_row_that_moved_earlier(s: Subject) {
     s.done(&[insert(1, due(1, NOW + 900_000))]).await;
     s.done(&[update(1, 1, due(2, NOW + 1000))]).await;
     assert_eq!(s.expire_all(NOW + 999).await, 0, "{}: too early", s.case);
-    assert_eq!(s.expire_all(surely_due(&s, NOW + 1000)).await, 1, "{}: too late", s.case);
+    if !s.sweeps(surely_due(&s, NOW + 1000), 1).await {
+        return;
+    }
     s.done(&[insert(1, due(1, NOW + 2_000_000))]).await;
     assert_eq!(s.expire_all(NOW + 1_999_999).await, 0, "{}: an old time counts", s.case);
 }
@@ -86,7 +99,7 @@ pub(super) async fn expire_follows_a_rekeyed_row(s: Subject) {
     s.done(&[rekey(1, 2, due(2, NOW + 5000))]).await;
     assert_eq!(s.expire_all(NOW + 4999).await, 0, "{}", s.case);
     s.holds(id(2), Some(&due(2, NOW + 5000))).await;
-    assert_eq!(s.expire_all(surely_due(&s, NOW + 5000)).await, 1, "{}", s.case);
+    s.sweeps(surely_due(&s, NOW + 5000), 1).await;
 }
 
 pub(super) async fn expire_spares_a_row_that_was_inserted_again(s: Subject) {
@@ -100,8 +113,9 @@ pub(super) async fn expire_spares_a_row_that_was_inserted_again(s: Subject) {
 pub(super) async fn expire_does_not_count_deleted_rows(s: Subject) {
     s.done(&(0..20).map(|n| insert(n, due(1, NOW))).collect::<Vec<_>>()).await;
     s.done(&(0..19).map(delete).collect::<Vec<_>>()).await;
-    assert_eq!(s.expire_all(surely_due(&s, NOW)).await, 1, "{}", s.case);
-    s.counts(0).await;
+    if s.sweeps(surely_due(&s, NOW), 1).await {
+        s.counts(0).await;
+    }
 }
 
 pub(super) async fn expire_removes_ten_thousand_rows(s: Subject) {
@@ -110,8 +124,9 @@ pub(super) async fn expire_removes_ten_thousand_rows(s: Subject) {
         s.done(&rows.collect::<Vec<_>>()).await;
     }
     s.done(&[insert(20_000, due(1, NOW + 900_000))]).await;
-    assert_eq!(s.expire_all(surely_due(&s, NOW + 9_999)).await, 10_000, "{}", s.case);
-    s.counts(1).await;
+    if s.sweeps(surely_due(&s, NOW + 9_999), 10_000).await {
+        s.counts(1).await;
+    }
     s.holds(id(20_000), Some(&due(1, NOW + 900_000))).await;
 }
 
@@ -237,8 +252,9 @@ pub(super) async fn list_owner_keeps_similar_names_apart(s: Subject) {
 pub(super) async fn list_owner_forgets_removed_rows(s: Subject) {
     let of = |at| Row { owner: Some("a".into()), ..due(1, at) };
     s.done(&[insert(1, of(NOW)), insert(2, of(NOW + 900_000)), insert(3, of(NOW + 900_000))]).await;
-    assert_eq!(s.expire_all(surely_due(&s, NOW)).await, 1, "{}", s.case);
-    s.owns("a", &[id(2), id(3)]).await;
+    if s.sweeps(surely_due(&s, NOW), 1).await {
+        s.owns("a", &[id(2), id(3)]).await;
+    }
     s.done(&[delete(2), quarantine(3)]).await;
     s.owns("a", &[]).await;
 }
@@ -258,15 +274,18 @@ pub(super) async fn count_is_the_number_of_rows(s: Subject) {
     s.done(&[update(0, 1, due(2, NOW)), delete(1), quarantine(2), rekey(3, 30, due(1, NOW)), delete(99)])
         .await;
     s.counts(5).await;
-    assert_eq!(s.expire_all(surely_due(&s, NOW)).await, 5, "{}", s.case);
-    s.counts(0).await;
+    if s.sweeps(surely_due(&s, NOW), 5).await {
+        s.counts(0).await;
+    }
 }
 
 pub(super) async fn put_moves_the_expiry(s: Subject) {
     let far = NOW + 1_000_000_000;
     s.done(&[put(1, due(1, NOW + 100)), put(2, due(1, far))]).await;
     s.done(&[put(1, due(2, far)), put(2, due(2, NOW + 100))]).await;
-    assert_eq!(s.expire_all(surely_due(&s, NOW + 100)).await, 1, "{}", s.case);
+    let sweeps = s.sweeps(surely_due(&s, NOW + 100), 1).await;
     s.holds(id(1), Some(&due(2, far))).await;
-    s.holds(id(2), None).await;
+    if sweeps {
+        s.holds(id(2), None).await;
+    }
 }

@@ -171,8 +171,8 @@ pub struct Report {
 
 impl Report {
     /// The row of a table of stores: the store's name, the server that it was run against, cases that passed, whether a
-    /// re-key is atomic, whether it lists all, lists by owner, tells of changes, has no other users, the grain of expiry,
-    /// and the largest row.
+    /// re-key is atomic, whether it lists all, lists by owner, tells of changes, has no other users, the grain of expiry
+    /// or that rows end by themselves, and the largest row.
     #[must_use]
     pub fn row(&self, store: &str, server: &str) -> String {
         let can = &self.can;
@@ -182,8 +182,9 @@ impl Report {
             bytes if bytes >> 20 > 0 => format!("{} MiB", bytes >> 20),
             bytes => format!("{bytes} B"),
         };
+        let grain = if can.sweeps { format!("{} ms", can.ttl_grain_ms) } else { "by itself".to_owned() };
         format!(
-            "| {store} | {server} | {} of {} | {} | {} | {} | {} | {} | {} ms | {largest} |",
+            "| {store} | {server} | {} of {} | {} | {} | {} | {} | {} | {grain} | {largest} |",
             CASES.len(),
             CASES.len(),
             says(can.atomic_rekey),
@@ -191,7 +192,6 @@ impl Report {
             says(can.by_owner),
             says(can.watch),
             says(can.exclusive),
-            can.ttl_grain_ms,
         )
     }
 }
@@ -289,6 +289,15 @@ impl Subject {
             }
         }
         panic!("{}: expire never comes to an end", self.case);
+    }
+
+    /// Expires what is due by `now`, and checks how many rows that removed: none in a store that does not sweep. Returns
+    /// whether it does.
+    async fn sweeps(&self, now: u64, expected: u64) -> bool {
+        let sweeps = self.can().sweeps;
+        let expected = if sweeps { expected } else { 0 };
+        assert_eq!(self.expire_all(now).await, expected, "{}: rows due by {now}", self.case);
+        sweeps
     }
 
     async fn high_water(&self) -> u64 {

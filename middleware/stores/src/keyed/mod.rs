@@ -1,6 +1,7 @@
 //! What stores have in common that tell an engine of changes, and those that keep a row as one value under one key. It knows
 //! none of them.
 
+#[cfg(any(feature = "redis", feature = "etcd", feature = "mongodb"))]
 pub(crate) mod board;
-#[cfg(any(feature = "redis", feature = "etcd"))]
+#[cfg(any(feature = "redis", feature = "etcd", feature = "memcached", feature = "_tower-sessions-store"))]
 pub(crate) mod value;

@@ -9,13 +9,15 @@
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "memcached")]
+pub mod memcached;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
-#[cfg(any(feature = "mysql", feature = "mongodb"))]
+#[cfg(any(feature = "mysql", feature = "mongodb", feature = "memcached"))]
 pub mod relay;
 #[cfg(feature = "tls-rustls")]
 pub mod tls;
