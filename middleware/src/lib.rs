@@ -131,6 +131,7 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
     feature = "redis",
     feature = "postgres",
     feature = "mysql",
+    feature = "mssql",
     feature = "sqlite",
     feature = "etcd",
     feature = "mongodb"
@@ -141,6 +142,7 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
         feature = "redis",
         feature = "postgres",
         feature = "mysql",
+        feature = "mssql",
         feature = "sqlite",
         feature = "etcd",
         feature = "mongodb"

@@ -138,6 +138,7 @@ async fn run(options: Options) -> Result<(), String> {
         feature = "redis",
         feature = "postgres",
         feature = "mysql",
+        feature = "mssql",
         feature = "sqlite",
         feature = "etcd",
         feature = "mongodb"
@@ -175,6 +176,7 @@ async fn open(options: &Options) -> sessile::Result<Engine> {
             feature = "redis",
             feature = "postgres",
             feature = "mysql",
+            feature = "mssql",
             feature = "sqlite",
             feature = "etcd",
             feature = "mongodb"

@@ -13,6 +13,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// | `redis+cluster://host:port,host:port`, `redis+sentinel://host:port,host:port/primary`; `rediss+…`, `valkey+…` | `redis` | the same |
 /// | `postgres://`, `postgresql://` | `postgres` | [`PostgresStore`](crate::postgres::PostgresStore) |
 /// | `mysql://`, `mariadb://` | `mysql` | [`MysqlStore`](crate::mysql::MysqlStore) |
+/// | `mssql://`, `sqlserver://` | `mssql` | [`MssqlStore`](crate::mssql::MssqlStore) |
 /// | `etcd://`, `etcds://` | `etcd` | [`EtcdStore`](crate::etcd::EtcdStore) |
 /// | `mongodb://`, `mongodb+srv://` | `mongodb` | [`MongoStore`](crate::mongodb::MongoStore) |
 /// | `sqlite:PATH` | `sqlite` | [`SqliteStore`](crate::sqlite::SqliteStore) |
@@ -47,6 +48,7 @@ pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
         feature = "redis",
         feature = "postgres",
         feature = "mysql",
+        feature = "mssql",
         feature = "sqlite",
         feature = "etcd",
         feature = "mongodb"
@@ -80,6 +82,12 @@ async fn open_any(builder: Builder, url: &str) -> Result<Engine> {
             store.migrate().await?;
             builder.open(store.open().await?)
         }
+        #[cfg(feature = "mssql")]
+        "mssql" | "sqlserver" => {
+            let store = crate::mssql::MssqlStore::builder(url);
+            store.migrate().await?;
+            builder.open(store.open().await?)
+        }
         #[cfg(feature = "etcd")]
         "etcd" | "etcds" => {
             let store = crate::etcd::EtcdStore::builder(url).connect_async().await?;
@@ -109,6 +117,8 @@ fn no_store(scheme: &str) -> Error {
         ("postgres", "postgres"),
         ("mysql", "mysql"),
         ("mariadb", "mysql"),
+        ("mssql", "mssql"),
+        ("sqlserver", "mssql"),
         ("sqlite", "sqlite"),
         ("etcd", "etcd"),
         ("mongodb", "mongodb"),
@@ -117,8 +127,8 @@ fn no_store(scheme: &str) -> Error {
     let message = match feature.map(|(_, feature)| feature) {
         Some(known) => format!("this build has no {known} store: enable the feature `{known}`"),
         // Not the URL: whatever it is, it may hold a password.
-        None => "the URL names no store: expected redis://, postgres://, mysql://, etcd://, mongodb:// or \
-                 sqlite:PATH"
+        None => "the URL names no store: expected redis://, postgres://, mysql://, mssql://, etcd://, \
+                 mongodb:// or sqlite:PATH"
             .to_owned(),
     };
     StoreError::new(StoreErrorKind::Config, "remote", message).into()

@@ -11,11 +11,13 @@
 pub mod etcd;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
+#[cfg(all(feature = "mssql", feature = "sqlite"))]
+pub mod mssql;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
-#[cfg(any(feature = "mysql", feature = "mongodb"))]
+#[cfg(any(feature = "mysql", feature = "mssql", feature = "mongodb"))]
 pub mod relay;
 #[cfg(feature = "tls-rustls")]
 pub mod tls;
