@@ -50,7 +50,8 @@ fn conforms_at(url: &str, prefix: &str, server: &str) {
 
 #[test]
 fn conformance() {
-    conforms_at(&Server::start().url(), "", "a test double on SQLite, double");
+    let server = format!("TDS over SQLite {}, double", rusqlite::version());
+    conforms_at(&Server::start().url(), "", &server);
 }
 
 /// It leaves its tables, whose names begin with `sessile_test_`.

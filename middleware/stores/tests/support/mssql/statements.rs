@@ -121,7 +121,7 @@ ROLLBACK TRANSACTION;
 END;
 SELECT @done AS done;
 ";
-/// In the order of the statements above; each is counted.
+/// In the order of the statements above; each is counted. A part of nothing is NULL here.
 const WRITE_HERE: [&str; 5] = [
     "INSERT INTO {q} (id, version, expires_at, owner, bytes, quarantined_at)
      SELECT s.id, s.version, s.expires_at, s.owner, s.bytes, ?3 FROM json_each(?1, '$.quarantine') AS k
@@ -129,15 +129,15 @@ const WRITE_HERE: [&str; 5] = [
     "DELETE FROM {t} WHERE (id, version) IN
      (SELECT unhex(k.value->>'$.id'), k.value->>'$.expected' FROM json_each(?1, '$.delete') AS k)",
     "UPDATE {t} SET version = k.value->>'$.version', expires_at = k.value->>'$.expires_at',
-     owner = unhex(k.value->>'$.owner'), bytes = substr(?2, k.value->>'$.start', k.value->>'$.length')
+     owner = unhex(k.value->>'$.owner'), bytes = coalesce(substr(?2, k.value->>'$.start', k.value->>'$.length'), x'')
      FROM json_each(?1, '$.update') AS k
      WHERE {t}.id = unhex(k.value->>'$.id') AND {t}.version = k.value->>'$.expected'",
     "INSERT INTO {t} (id, version, expires_at, owner, bytes)
      SELECT unhex(k.value->>'$.id'), k.value->>'$.version', k.value->>'$.expires_at', unhex(k.value->>'$.owner'),
-     substr(?2, k.value->>'$.start', k.value->>'$.length') FROM json_each(?1, '$.insert') AS k",
+     coalesce(substr(?2, k.value->>'$.start', k.value->>'$.length'), x'') FROM json_each(?1, '$.insert') AS k",
     "INSERT INTO {q} (id, version, expires_at, owner, bytes, quarantined_at)
      SELECT unhex(k.value->>'$.id'), k.value->>'$.version', k.value->>'$.expires_at', unhex(k.value->>'$.owner'),
-     substr(?2, k.value->>'$.start', k.value->>'$.length'), ?3 FROM json_each(?1, '$.quarantine_new') AS k",
+     coalesce(substr(?2, k.value->>'$.start', k.value->>'$.length'), x''), ?3 FROM json_each(?1, '$.quarantine_new') AS k",
 ];
 /// Of the mark and the connection's number.
 const RAISE_HERE: &str = "UPDATE {m} SET value = ?1 WHERE slot = ?2 % 32
