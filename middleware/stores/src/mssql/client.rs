@@ -49,15 +49,15 @@ impl Connections {
         // Not the driver's business: see `tls`.
         config.encryption(EncryptionLevel::NotSupported);
         config.handshake_timeout(Some(self.deadline));
-        Ok(Client::connect(config, wire.compat_write()).await?)
+        Ok(Box::pin(Client::connect(config, wire.compat_write())).await?)
     }
 
     #[cfg(feature = "tls-rustls")]
     async fn protected(&self, tcp: TcpStream, host: &str) -> Result<Wire, StoreError> {
         match self.address.encryption {
             Encryption::Off => Ok(Box::new(tcp)),
-            Encryption::On => super::tls::inside(tcp, host).await,
-            Encryption::Strict => super::tls::around(tcp, host).await,
+            Encryption::On => Box::pin(super::tls::inside(tcp, host)).await,
+            Encryption::Strict => Box::pin(super::tls::around(tcp, host)).await,
         }
     }
 
@@ -86,7 +86,7 @@ impl Manager for Connections {
             other => other?,
         };
         let wait = u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX).clamp(1, 3_600_000);
-        conn.simple_query(settings(wait)).await?.into_results().await?;
+        batch(&mut conn, &settings(wait)).await?;
         Ok(conn)
     }
 
@@ -131,15 +131,20 @@ impl Lent {
 
     /// Runs a statement; the rows of its last result.
     pub(super) async fn run(&mut self, text: &str, params: &[&dyn ToSql]) -> Result<Vec<Row>, Failure> {
-        let results = self.conn()?.query(text, params).await?.into_results().await?;
+        let conn = self.conn()?;
+        let results = Box::pin(async { conn.query(text, params).await?.into_results().await }).await?;
         Ok(results.into_iter().next_back().unwrap_or_default())
     }
 
     /// Runs a batch without parameters, with nothing around it.
     pub(super) async fn batch(&mut self, text: &str) -> Result<(), Failure> {
-        self.conn()?.simple_query(text).await?.into_results().await?;
-        Ok(())
+        batch(self.conn()?, text).await
     }
+}
+
+async fn batch(conn: &mut Conn, text: &str) -> Result<(), Failure> {
+    Box::pin(async { conn.simple_query(text).await?.into_results().await }).await?;
+    Ok(())
 }
 
 impl Drop for Lent {

@@ -173,7 +173,7 @@ impl MssqlStore {
         if self.shared.closed.load(Ordering::Acquire) {
             return Err(sql::closed(NAME));
         }
-        let call = call(Arc::clone(&self.shared));
+        let call = Box::pin(call(Arc::clone(&self.shared)));
         self.driver.run(async move { call.await.map_err(|e| e.into_store(what)) }).await
     }
 }

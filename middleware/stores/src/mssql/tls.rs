@@ -144,6 +144,7 @@ async fn packet(tcp: &mut TcpStream) -> Result<Vec<u8>, StoreError> {
 }
 
 /// Where a PRELOGIN says what it thinks of encryption.
+#[expect(clippy::big_endian_bytes, reason = "a PRELOGIN has that order")]
 fn encryption(packet: &mut [u8]) -> Option<&mut u8> {
     let body = packet.get_mut(HEADER..)?;
     let mut at = 0;

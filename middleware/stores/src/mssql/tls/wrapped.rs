@@ -15,6 +15,7 @@ const PACKET: usize = 4096;
 const LAST: u8 = 1;
 
 /// The length of a packet, if its head is there and right.
+#[expect(clippy::big_endian_bytes, reason = "heads of packets have that order")]
 pub(super) fn length(packet: &[u8]) -> Option<usize> {
     let [_, _, high, low, ..] = packet else { return None };
     Some(usize::from(u16::from_be_bytes([*high, *low]))).filter(|length| *length >= HEADER)
@@ -52,6 +53,7 @@ impl<S> Wrapped<S> {
         self.is_wrapped = false;
     }
 
+    #[expect(clippy::big_endian_bytes, reason = "heads of packets have that order")]
     fn wrap(&mut self) {
         self.packets.clear();
         self.sent = 0;

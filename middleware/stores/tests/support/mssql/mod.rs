@@ -4,6 +4,7 @@
 //! server is named by `SESSILE_TEST_MSSQL`.
 
 mod statements;
+#[allow(clippy::big_endian_bytes, reason = "heads of packets have that order")]
 mod tds;
 #[cfg(feature = "tls-rustls")]
 mod tls;

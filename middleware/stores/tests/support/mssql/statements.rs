@@ -176,8 +176,10 @@ const ROW: [(&str, Type); 5] = [
 ];
 const VALUE: [(&str, Type); 1] = [("value", Type::BigInt)];
 
-/// One statement is one query: its name, its text, what it is here, and its columns.
-const QUERIES: [(&str, &str, &str, &[(&str, Type)]); 8] = [
+/// A statement that is one query: its name, its text, what it is here, and its columns.
+type Query = (&'static str, &'static str, &'static str, &'static [(&'static str, Type)]);
+
+const QUERIES: [Query; 8] = [
     ("found", "SELECT value FROM {m} WHERE slot = -1", "SELECT value FROM {m} WHERE slot = -1", &VALUE),
     (
         "mark",
