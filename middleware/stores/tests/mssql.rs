@@ -315,11 +315,27 @@ fn a_deadlock_or_a_key_of_somebody_else_is_retried() {
 #[test]
 fn a_connection_that_ends_is_replaced() {
     run(async |server| {
-        let store = open(&server).await;
+        let store = Arc::new(open(&server).await);
         let _ = store.commit(1, &[insert(1, row(1))]).await.unwrap();
         for _ in 0..5 {
             server.kill_connections();
             assert_eq!(store.load(&id(1)).await.unwrap(), Some(row(1)));
+        }
+        // Four of them at once, and none that waits in the pool is asked after that.
+        let before = server.count("load");
+        server.fault("load", Fault::Half, 4);
+        let loads: Vec<_> = (0..4)
+            .map(|_| {
+                let store = Arc::clone(&store);
+                tokio::spawn(async move { store.load(&id(1)).await })
+            })
+            .collect();
+        while server.count("load") < before + 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        server.release();
+        for load in loads {
+            assert_eq!(load.await.unwrap().unwrap(), Some(row(1)));
         }
         server.kill_connections();
         assert_eq!(store.commit(1, &[insert(2, row(1))]).await.unwrap(), [Outcome::Done]);
