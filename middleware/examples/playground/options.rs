@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
     pub(crate) listen: SocketAddr,
     /// Where sessions live: `memory`, `redb:PATH`, `sled:PATH`, or the URL of a server that other playgrounds may use too:
-    /// `redis://…`, `postgres://…`, `mysql://…`, `etcd://…`, `mongodb://…`, `memcached://…`, `sqlite:PATH`, each if the build has its feature.
+    /// `redis://…`, `postgres://…`, `mysql://…`, `mssql://…`, `etcd://…`, `mongodb://…`, `memcached://…`, `sqlite:PATH`, each if the build has its feature.
     #[arg(long, value_name = "memory|redb:PATH|sled:PATH|URL", default_value = "redb:sessions.redb")]
     pub(crate) store: StoreOption,
     /// How long a session lives, used or not: `24h`, `20m`, `500ms`.
@@ -94,6 +94,7 @@ pub(crate) enum StoreOption {
         feature = "redis",
         feature = "postgres",
         feature = "mysql",
+        feature = "mssql",
         feature = "sqlite",
         feature = "etcd",
         feature = "mongodb",
@@ -117,6 +118,7 @@ impl FromStr for StoreOption {
                 feature = "redis",
                 feature = "postgres",
                 feature = "mysql",
+                feature = "mssql",
                 feature = "sqlite",
                 feature = "etcd",
                 feature = "mongodb",
@@ -127,6 +129,7 @@ impl FromStr for StoreOption {
                 feature = "redis",
                 feature = "postgres",
                 feature = "mysql",
+                feature = "mssql",
                 feature = "sqlite",
                 feature = "etcd",
                 feature = "mongodb",
@@ -152,6 +155,7 @@ impl fmt::Display for StoreOption {
                 feature = "redis",
                 feature = "postgres",
                 feature = "mysql",
+                feature = "mssql",
                 feature = "sqlite",
                 feature = "etcd",
                 feature = "mongodb",
@@ -173,6 +177,8 @@ fn is_remote(scheme: &str) -> bool {
             | "postgresql"
             | "mysql"
             | "mariadb"
+            | "mssql"
+            | "sqlserver"
             | "etcd"
             | "etcds"
             | "mongodb"

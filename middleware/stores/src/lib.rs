@@ -8,6 +8,7 @@
 //! | `postgres` | `postgres::PostgresStore`: PostgreSQL 13 or later | yes |
 //! | `sqlx-0_9` | `sqlx::SqlxPostgresStore`: the same tables, over the pool of an app that uses SQLx or SeaORM | yes |
 //! | `mysql` | `mysql::MysqlStore`: MariaDB 10.6 or later, MySQL 8 | yes |
+//! | `mssql` | `mssql::MssqlStore`: Microsoft SQL Server 2016 or later, Azure SQL; tested against a double | yes |
 //! | `sqlite` | `sqlite::SqliteStore`: a file that processes of one machine share | yes |
 //! | `etcd` | `etcd::EtcdStore`: etcd 3.4 or later; its build needs `protoc` | yes |
 //! | `mongodb` | `mongodb::MongoStore`: MongoDB 4.4 or later, a replica set or a single server | yes |
@@ -23,6 +24,7 @@
     feature = "postgres",
     feature = "sqlx-0_9",
     feature = "mysql",
+    feature = "mssql",
     feature = "etcd",
     feature = "mongodb",
     feature = "memcached",
@@ -38,7 +40,13 @@ mod driver;
     feature = "_tower-sessions-store"
 ))]
 mod keyed;
-#[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "mysql", feature = "sqlite"))]
+#[cfg(any(
+    feature = "postgres",
+    feature = "sqlx-0_9",
+    feature = "mysql",
+    feature = "mssql",
+    feature = "sqlite"
+))]
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod sql;
 mod url;
@@ -52,6 +60,9 @@ pub mod memcached;
 #[cfg(feature = "mongodb")]
 #[cfg_attr(docsrs, doc(cfg(feature = "mongodb")))]
 pub mod mongodb;
+#[cfg(feature = "mssql")]
+#[cfg_attr(docsrs, doc(cfg(feature = "mssql")))]
+pub mod mssql;
 #[cfg(feature = "mysql")]
 #[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
 pub mod mysql;

@@ -13,6 +13,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// | `redis+cluster://host:port,host:port`, `redis+sentinel://host:port,host:port/primary`; `rediss+…`, `valkey+…` | `redis` | the same |
 /// | `postgres://`, `postgresql://` | `postgres` | [`PostgresStore`](crate::postgres::PostgresStore) |
 /// | `mysql://`, `mariadb://` | `mysql` | [`MysqlStore`](crate::mysql::MysqlStore) |
+/// | `mssql://`, `sqlserver://` | `mssql` | [`MssqlStore`](crate::mssql::MssqlStore) |
 /// | `etcd://`, `etcds://` | `etcd` | [`EtcdStore`](crate::etcd::EtcdStore) |
 /// | `mongodb://`, `mongodb+srv://` | `mongodb` | [`MongoStore`](crate::mongodb::MongoStore) |
 /// | `memcached://host:port,host:port/prefix` | `memcached` | [`MemcachedStore`](crate::memcached::MemcachedStore) |
@@ -48,6 +49,7 @@ pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
         feature = "redis",
         feature = "postgres",
         feature = "mysql",
+        feature = "mssql",
         feature = "sqlite",
         feature = "etcd",
         feature = "mongodb",
@@ -79,6 +81,12 @@ async fn open_any(builder: Builder, url: &str) -> Result<Engine> {
         #[cfg(feature = "mysql")]
         "mysql" | "mariadb" => {
             let store = crate::mysql::MysqlStore::builder(url);
+            store.migrate().await?;
+            builder.open(store.open().await?)
+        }
+        #[cfg(feature = "mssql")]
+        "mssql" | "sqlserver" => {
+            let store = crate::mssql::MssqlStore::builder(url);
             store.migrate().await?;
             builder.open(store.open().await?)
         }
@@ -116,6 +124,8 @@ fn no_store(scheme: &str) -> Error {
         ("postgres", "postgres"),
         ("mysql", "mysql"),
         ("mariadb", "mysql"),
+        ("mssql", "mssql"),
+        ("sqlserver", "mssql"),
         ("sqlite", "sqlite"),
         ("etcd", "etcd"),
         ("mongodb", "mongodb"),
@@ -125,8 +135,8 @@ fn no_store(scheme: &str) -> Error {
     let message = match feature.map(|(_, feature)| feature) {
         Some(known) => format!("this build has no {known} store: enable the feature `{known}`"),
         // Not the URL: whatever it is, it may hold a password.
-        None => "the URL names no store: expected redis://, postgres://, mysql://, etcd://, mongodb://, \
-                 memcached:// or sqlite:PATH"
+        None => "the URL names no store: expected redis://, postgres://, mysql://, mssql://, etcd://, \
+                 mongodb://, memcached:// or sqlite:PATH"
             .to_owned(),
     };
     StoreError::new(StoreErrorKind::Config, "remote", message).into()

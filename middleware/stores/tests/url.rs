@@ -18,6 +18,7 @@ mod redis_server;
 #[cfg(any(
     feature = "postgres",
     feature = "mysql",
+    feature = "mssql",
     feature = "etcd",
     feature = "mongodb",
     feature = "memcached"
@@ -94,6 +95,17 @@ fn mysql() {
     sessions_are_shared_over(&server.url("sessions"));
     sessions_are_shared_over(&server.url("sessions").replace("mysql:", "mariadb:"));
     is_refused(&server.url("sessions").replace(PASSWORD, "n0t-it"), "n0t-it", StoreErrorKind::Config);
+}
+
+#[cfg(all(feature = "mssql", feature = "sqlite"))]
+#[test]
+fn mssql() {
+    use support::mssql::{PASSWORD, Server, encoded};
+    let server = Server::start();
+    sessions_are_shared_over(&server.url());
+    sessions_are_shared_over(&server.url().replace("mssql:", "sqlserver:"));
+    let other = server.url().replace(&encoded(PASSWORD), "n0t-it");
+    is_refused(&other, "n0t-it", StoreErrorKind::Config);
 }
 
 #[cfg(feature = "etcd")]

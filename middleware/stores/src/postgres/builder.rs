@@ -149,7 +149,8 @@ impl Builder {
                 other => other.map_err(|e| e.into_store("it could not be opened"))?,
             };
             let version = found.first().map(|row| row.try_get::<_, i64>(0)).transpose();
-            let version = version.map_err(|e| Failure::from(e).into_store("its version could not be read"))?;
+            let version =
+                version.map_err(|e| Failure::from(e).into_store("its version could not be read"))?;
             sql::check_schema(NAME, version)?;
             Ok(postgres)
         });

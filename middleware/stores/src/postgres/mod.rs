@@ -28,9 +28,9 @@ use tokio_postgres::types::ToSql;
 pub use self::builder::Builder;
 use self::client::{Failure, Lent};
 use crate::driver::Driver;
+use crate::sql::plan::Key;
 use crate::sql::postgres::text::Texts;
 use crate::sql::postgres::watch::Polled;
-use crate::sql::plan::Key;
 use crate::sql::server::{Server, Tables, is_store};
 use crate::sql::{Raw, unsigned};
 

@@ -5,7 +5,7 @@ pub(crate) mod name;
 pub(crate) mod plan;
 #[cfg(any(feature = "postgres", feature = "sqlx-0_9"))]
 pub(crate) mod postgres;
-#[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "mysql"))]
+#[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "mysql", feature = "mssql"))]
 pub(crate) mod server;
 
 use sessile_engine::SessionId;
@@ -70,13 +70,13 @@ pub(crate) fn check_rows(store: &'static str, max: usize, changes: &[Change]) ->
 
 /// A `u64` in a signed column keeps its bits. What fits in 63 bits (any time for 292 million years) reads as itself;
 /// "never", the largest, is -1.
-#[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "sqlite", test))]
+#[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "mssql", feature = "sqlite", test))]
 #[must_use]
 pub(crate) const fn signed(n: u64) -> i64 {
     n.cast_signed()
 }
 
-#[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "sqlite", test))]
+#[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "mssql", feature = "sqlite", test))]
 #[must_use]
 pub(crate) const fn unsigned(n: i64) -> u64 {
     n.cast_unsigned()

@@ -134,7 +134,8 @@ impl<S: Server> Store for Tables<S> {
     async fn commit(&self, now: u64, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
         check_rows(S::NAME, self.server.max_row_bytes(), changes)?;
         let changes = changes.to_vec();
-        self.call("changes could not be committed", move |s| async move { s.commit(now, &changes).await }).await
+        self.call("changes could not be committed", move |s| async move { s.commit(now, &changes).await })
+            .await
     }
 
     async fn expire(&self, now: u64, high_water: u64, limit: usize) -> Result<Expired, StoreError> {
@@ -163,9 +164,11 @@ impl<S: Server> Store for Tables<S> {
 
     async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {
         let owner = owner.to_owned();
-        let found = self.call("an owner's sessions could not be listed", move |s| async move {
-            s.of_owner(&owner).await
-        });
+        let found =
+            self.call(
+                "an owner's sessions could not be listed",
+                move |s| async move { s.of_owner(&owner).await },
+            );
         Ok(sort(found.await?).0)
     }
 
@@ -194,7 +197,9 @@ macro_rules! is_store {
     ($store:ident) => {
         impl std::fmt::Debug for $store {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.debug_struct(stringify!($store)).field("closed", &self.0.is_closed()).finish_non_exhaustive()
+                f.debug_struct(stringify!($store))
+                    .field("closed", &self.0.is_closed())
+                    .finish_non_exhaustive()
             }
         }
 

@@ -23,9 +23,9 @@ use sqlx::{PgPool, Postgres, Row as _};
 pub use self::builder::Builder;
 use self::connection::{Failure, Lent, statement};
 use crate::driver::Driver;
+use crate::sql::plan::Key;
 use crate::sql::postgres::text::Texts;
 use crate::sql::postgres::watch::Polled;
-use crate::sql::plan::Key;
 use crate::sql::server::{Server, Tables, is_store};
 use crate::sql::{Raw, unsigned};
 

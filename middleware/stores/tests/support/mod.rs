@@ -13,11 +13,13 @@ pub mod etcd;
 pub mod memcached;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
+#[cfg(all(feature = "mssql", feature = "sqlite"))]
+pub mod mssql;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
-#[cfg(any(feature = "mysql", feature = "mongodb", feature = "memcached"))]
+#[cfg(any(feature = "mysql", feature = "mssql", feature = "mongodb", feature = "memcached"))]
 pub mod relay;
 #[cfg(feature = "tls-rustls")]
 pub mod tls;
