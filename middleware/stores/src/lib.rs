@@ -11,28 +11,35 @@
 //! | `sqlite` | `sqlite::SqliteStore`: a file that processes of one machine share | yes |
 //! | `etcd` | `etcd::EtcdStore`: etcd 3.4 or later; its build needs `protoc` | yes |
 //! | `mongodb` | `mongodb::MongoStore`: MongoDB 4.4 or later, a replica set or a single server | yes |
+//! | `consul` | `consul::ConsulStore`: Consul 1.13 or later | yes |
 //! | `tls-rustls` | TLS for the stores that are switched on, by rustls with ring and the system's roots | |
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(any(feature = "etcd", feature = "consul"))]
+mod address;
 #[cfg(any(
     feature = "redis",
     feature = "postgres",
     feature = "sqlx-0_9",
     feature = "mysql",
     feature = "etcd",
+    feature = "consul",
     feature = "mongodb"
 ))]
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod driver;
-#[cfg(any(feature = "redis", feature = "etcd", feature = "mongodb"))]
+#[cfg(any(feature = "redis", feature = "etcd", feature = "consul", feature = "mongodb"))]
 mod keyed;
 #[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "mysql", feature = "sqlite"))]
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod sql;
 mod url;
 
+#[cfg(feature = "consul")]
+#[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
+pub mod consul;
 #[cfg(feature = "etcd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
 pub mod etcd;

@@ -14,6 +14,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// | `postgres://`, `postgresql://` | `postgres` | [`PostgresStore`](crate::postgres::PostgresStore) |
 /// | `mysql://`, `mariadb://` | `mysql` | [`MysqlStore`](crate::mysql::MysqlStore) |
 /// | `etcd://`, `etcds://` | `etcd` | [`EtcdStore`](crate::etcd::EtcdStore) |
+/// | `consul://`, `consuls://` | `consul` | [`ConsulStore`](crate::consul::ConsulStore) |
 /// | `mongodb://`, `mongodb+srv://` | `mongodb` | [`MongoStore`](crate::mongodb::MongoStore) |
 /// | `sqlite:PATH` | `sqlite` | [`SqliteStore`](crate::sqlite::SqliteStore) |
 ///
@@ -49,6 +50,7 @@ pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
         feature = "mysql",
         feature = "sqlite",
         feature = "etcd",
+        feature = "consul",
         feature = "mongodb"
     )),
     expect(unused_variables, reason = "there is no store to open")
@@ -85,6 +87,11 @@ async fn open_any(builder: Builder, url: &str) -> Result<Engine> {
             let store = crate::etcd::EtcdStore::builder(url).connect_async().await?;
             builder.open(store)
         }
+        #[cfg(feature = "consul")]
+        "consul" | "consuls" => {
+            let store = crate::consul::ConsulStore::builder(url).connect_async().await?;
+            builder.open(store)
+        }
         #[cfg(feature = "mongodb")]
         "mongodb" | "mongodb+srv" => {
             let store = crate::mongodb::MongoStore::builder(url);
@@ -111,14 +118,15 @@ fn no_store(scheme: &str) -> Error {
         ("mariadb", "mysql"),
         ("sqlite", "sqlite"),
         ("etcd", "etcd"),
+        ("consul", "consul"),
         ("mongodb", "mongodb"),
     ];
     let feature = known.iter().find(|(known, _)| scheme.starts_with(known));
     let message = match feature.map(|(_, feature)| feature) {
         Some(known) => format!("this build has no {known} store: enable the feature `{known}`"),
         // Not the URL: whatever it is, it may hold a password.
-        None => "the URL names no store: expected redis://, postgres://, mysql://, etcd://, mongodb:// or \
-                 sqlite:PATH"
+        None => "the URL names no store: expected redis://, postgres://, mysql://, etcd://, consul://, \
+                 mongodb:// or sqlite:PATH"
             .to_owned(),
     };
     StoreError::new(StoreErrorKind::Config, "remote", message).into()

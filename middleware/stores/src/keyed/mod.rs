@@ -2,5 +2,7 @@
 //! none of them.
 
 pub(crate) mod board;
-#[cfg(any(feature = "redis", feature = "etcd"))]
+#[cfg(any(feature = "etcd", feature = "consul"))]
+pub(crate) mod plan;
+#[cfg(any(feature = "redis", feature = "etcd", feature = "consul"))]
 pub(crate) mod value;
