@@ -6,6 +6,7 @@
     feature = "mysql",
     feature = "sqlite",
     feature = "etcd",
+    feature = "consul",
     feature = "mongodb"
 ))]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests fail by panicking")]
@@ -14,7 +15,13 @@
 #[path = "support/redis.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod redis_server;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "etcd", feature = "mongodb"))]
+#[cfg(any(
+    feature = "postgres",
+    feature = "mysql",
+    feature = "etcd",
+    feature = "consul",
+    feature = "mongodb"
+))]
 mod support;
 
 use std::time::Duration;
@@ -98,6 +105,18 @@ fn etcd() {
     server.wants_a_password();
     sessions_are_shared_over(&server.url());
     is_refused(&server.url().replace(PASSWORD, "n0t-it"), "n0t-it", StoreErrorKind::Config);
+}
+
+#[cfg(feature = "consul")]
+#[test]
+fn consul() {
+    use support::consul::{Server, TOKEN};
+    if let Some(server) = Server::start() {
+        sessions_are_shared_over(&server.url());
+    }
+    let Some(server) = Server::start_with_token() else { return };
+    sessions_are_shared_over(&format!("{}/shop?token={TOKEN}", server.url()));
+    is_refused(&format!("{}/?token=n0t-it", server.url()), "n0t-it", StoreErrorKind::Config);
 }
 
 #[cfg(feature = "mongodb")]

@@ -34,6 +34,8 @@ pub(super) struct Armed {
 
 /// Begins to watch what changes from now on.
 pub(super) async fn arm(shared: Arc<Shared>) -> Result<Armed, StoreError> {
+    // Servers that came back with nothing have lost the name of the rows, too.
+    shared.open().await?;
     let now = shared.link.tree(WHAT, &shared.keys.log(), None).await?;
     let mut armed = Armed { shared, seen: Seen::default(), index: 0 };
     armed.look(&now);
