@@ -133,6 +133,7 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
     feature = "mysql",
     feature = "sqlite",
     feature = "etcd",
+    feature = "consul",
     feature = "mongodb"
 ))]
 #[cfg_attr(
@@ -143,6 +144,7 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
         feature = "mysql",
         feature = "sqlite",
         feature = "etcd",
+        feature = "consul",
         feature = "mongodb"
     )))
 )]

@@ -140,6 +140,7 @@ async fn run(options: Options) -> Result<(), String> {
         feature = "mysql",
         feature = "sqlite",
         feature = "etcd",
+        feature = "consul",
         feature = "mongodb"
     )),
     expect(clippy::unused_async, reason = "only servers have to be waited for")
@@ -177,6 +178,7 @@ async fn open(options: &Options) -> sessile::Result<Engine> {
             feature = "mysql",
             feature = "sqlite",
             feature = "etcd",
+            feature = "consul",
             feature = "mongodb"
         ))]
         StoreOption::Remote(url) => sessile::stores::open(builder, url).await,

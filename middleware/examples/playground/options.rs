@@ -23,7 +23,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
     pub(crate) listen: SocketAddr,
     /// Where sessions live: `memory`, `redb:PATH`, `sled:PATH`, or the URL of a server that other playgrounds may use too:
-    /// `redis://…`, `postgres://…`, `mysql://…`, `etcd://…`, `mongodb://…`, `sqlite:PATH`, each if the build has its feature.
+    /// `redis://…`, `postgres://…`, `mysql://…`, `etcd://…`, `consul://…`, `mongodb://…`, `sqlite:PATH`, each if the build has
+    /// its feature.
     #[arg(long, value_name = "memory|redb:PATH|sled:PATH|URL", default_value = "redb:sessions.redb")]
     pub(crate) store: StoreOption,
     /// How long a session lives, used or not: `24h`, `20m`, `500ms`.
@@ -96,6 +97,7 @@ pub(crate) enum StoreOption {
         feature = "mysql",
         feature = "sqlite",
         feature = "etcd",
+        feature = "consul",
         feature = "mongodb"
     ))]
     Remote(String),
@@ -118,6 +120,7 @@ impl FromStr for StoreOption {
                 feature = "mysql",
                 feature = "sqlite",
                 feature = "etcd",
+                feature = "consul",
                 feature = "mongodb"
             ))]
             Some((scheme, rest)) if is_remote(scheme) && !rest.is_empty() => Ok(Self::Remote(s.to_owned())),
@@ -127,6 +130,7 @@ impl FromStr for StoreOption {
                 feature = "mysql",
                 feature = "sqlite",
                 feature = "etcd",
+                feature = "consul",
                 feature = "mongodb"
             )))]
             Some((scheme, _)) if is_remote(scheme) => {
@@ -151,6 +155,7 @@ impl fmt::Display for StoreOption {
                 feature = "mysql",
                 feature = "sqlite",
                 feature = "etcd",
+                feature = "consul",
                 feature = "mongodb"
             ))]
             Self::Remote(url) => write!(f, "a {} server", url.split(':').next().unwrap_or_default()),
@@ -171,6 +176,8 @@ fn is_remote(scheme: &str) -> bool {
             | "mariadb"
             | "etcd"
             | "etcds"
+            | "consul"
+            | "consuls"
             | "mongodb"
             | "mongodb+srv"
             | "sqlite"

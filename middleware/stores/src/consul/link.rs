@@ -90,13 +90,7 @@ impl Operation {
         Self::new("cas", key, Some(value), Some(revision))
     }
 
-    pub(super) fn delete_at(key: String, revision: u64) -> Self {
-        match revision {
-            0 => Self::new("check-not-exists", key, None, None),
-            _ => Self::new("delete-cas", key, None, Some(revision)),
-        }
-    }
-
+    /// The key has not changed; 0: it does not exist.
     pub(super) fn check(key: String, revision: u64) -> Self {
         match revision {
             0 => Self::new("check-not-exists", key, None, None),
@@ -335,8 +329,6 @@ mod tests {
                 Operation::set_at("k".into(), 0, b""),
                 r#"{"KV":{"Verb":"cas","Key":"k","Value":"","Index":0}}"#,
             ),
-            (Operation::delete_at("k".into(), 7), r#"{"KV":{"Verb":"delete-cas","Key":"k","Index":7}}"#),
-            (Operation::delete_at("k".into(), 0), r#"{"KV":{"Verb":"check-not-exists","Key":"k"}}"#),
             (Operation::check("k".into(), 7), r#"{"KV":{"Verb":"check-index","Key":"k","Index":7}}"#),
             (Operation::check("k".into(), 0), r#"{"KV":{"Verb":"check-not-exists","Key":"k"}}"#),
         ] {

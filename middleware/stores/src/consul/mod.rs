@@ -144,13 +144,13 @@ impl Store for ConsulStore {
     /// # Complexity
     /// Each page asks for the names of all keys of the shards, by the first byte of the id, that it is of.
     async fn list(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
-        self.run(move |shared| async move { Ok(shared.page(after, limit, false).await?.0) }).await
+        self.run(move |shared| async move { Ok(shared.page(after, limit, false).await?.rows) }).await
     }
 
     async fn scan(&self, after: Option<SessionId>, limit: usize) -> Result<Scanned, StoreError> {
         self.run(move |shared| async move {
-            let (rows, damaged) = shared.page(after, limit, true).await?;
-            Ok(Scanned::of(rows, damaged, limit))
+            let page = shared.page(after, limit, true).await?;
+            Ok(Scanned::of(page.rows, page.damaged, limit))
         })
         .await
     }

@@ -19,7 +19,7 @@ pub(super) const MOST_BYTES: usize = 320 << 10;
 pub(super) type Plan<'a> = plan::Plan<'a, Keys>;
 
 pub(super) fn new(keys: &Keys) -> Plan<'_> {
-    Plan::new(keys, Limits { operations: MOST_OPERATIONS - OTHERS, bytes: MOST_BYTES })
+    Plan::new(keys, Limits { operations: MOST_OPERATIONS - OTHERS, removal: 2, bytes: MOST_BYTES })
 }
 
 /// The operations on rows and on what points to them, and the rows that change by them.
@@ -28,10 +28,13 @@ pub(super) fn operations(keys: &Keys, plan: &Plan<'_>) -> (Vec<Operation>, Vec<S
     for (id, revision, fate) in plan.rows() {
         let key = keys.row(&id);
         operations.push(match fate {
-            Fate::Stays => Operation::check(key, revision),
-            Fate::Becomes(row) => Operation::set_at(key, revision, &value::encode(row)),
-            Fate::Goes => Operation::delete_at(key, revision),
+            Fate::Becomes(row) => Operation::set_at(key.clone(), revision, &value::encode(row)),
+            // Not `delete-cas`: it is content with a key that somebody else has removed.
+            Fate::Stays | Fate::Goes => Operation::check(key.clone(), revision),
         });
+        if fate == Fate::Goes {
+            operations.push(Operation::delete(key));
+        }
         if fate != Fate::Stays {
             changed.push(id);
         }

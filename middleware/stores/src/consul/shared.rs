@@ -31,6 +31,21 @@ pub(super) struct Shared {
     pub(super) closed: signal::Sender<bool>,
 }
 
+/// A page of a listing.
+#[derive(Default)]
+pub(super) struct Page {
+    pub(super) rows: Vec<Listed>,
+    pub(super) damaged: Vec<SessionId>,
+    name_damaged: bool,
+    limit: usize,
+}
+
+impl Page {
+    fn wanted(&self) -> usize {
+        self.limit.saturating_sub(self.rows.len() + self.damaged.len())
+    }
+}
+
 /// A random name, which nothing else has.
 #[expect(clippy::disallowed_methods, reason = "as a name that no other rows have")]
 pub(super) fn noise() -> Result<String, StoreError> {
@@ -227,46 +242,54 @@ impl Shared {
         after: Option<SessionId>,
         limit: usize,
         name_damaged: bool,
-    ) -> Result<(Vec<Listed>, Vec<SessionId>), StoreError> {
-        let (mut rows, mut damaged) = (Vec::new(), Vec::new());
-        if limit == 0 {
-            return Ok((rows, damaged));
-        }
+    ) -> Result<Page, StoreError> {
+        let mut page = Page { name_damaged, limit, ..Page::default() };
         let first = after.as_ref().map(|after| self.keys.shard(after));
         let mut shards = first.clone().map_or(Vec::new(), |shard| vec![shard]);
         // Looking for shards is a walk over all keys, and mostly the one where the last page ended will do.
-        let mut has_looked = false;
+        let (mut has_looked, mut ids) = (false, Vec::new());
         loop {
             for shard in shards {
+                if page.wanted() == 0 {
+                    return Ok(page);
+                }
                 let keys = self.link.keys("a listing", &shard, false).await?;
-                let ids = keys.iter().filter_map(|key| self.keys.id_of(key));
-                let ids: Vec<_> = ids.filter(|id| after.is_none_or(|after| *id > after)).collect();
-                let mut ids = ids.as_slice();
-                while !ids.is_empty() {
-                    let wanted = limit.saturating_sub(rows.len() + damaged.len());
-                    if wanted == 0 {
-                        return Ok((rows, damaged));
-                    }
-                    let (some, rest) = ids.split_at(wanted.min(ids.len()).min(MOST_OPERATIONS));
-                    ids = rest;
-                    let found = self.rows("a listing", some).await?;
-                    for id in some {
-                        let Some(entry) = found.get(id.as_bytes()) else { continue };
-                        match value::decode(&entry.value) {
-                            Ok(row) => rows.push(Listed { id: *id, row }),
-                            Err(value::Damaged) if name_damaged => damaged.push(*id),
-                            Err(value::Damaged) => {}
-                        }
-                    }
+                let found = keys.iter().filter_map(|key| self.keys.id_of(key));
+                ids.extend(found.filter(|id| after.is_none_or(|after| *id > after)));
+                while ids.len() >= page.wanted().clamp(1, MOST_OPERATIONS) {
+                    self.fill(&mut page, &mut ids).await?;
                 }
             }
-            if has_looked || rows.len() + damaged.len() >= limit {
-                return Ok((rows, damaged));
+            while !ids.is_empty() {
+                self.fill(&mut page, &mut ids).await?;
+            }
+            if has_looked || page.wanted() == 0 {
+                return Ok(page);
             }
             has_looked = true;
             shards = self.link.keys("a listing", &self.keys.rows(), true).await?;
             shards.retain(|shard| first.as_ref().is_none_or(|first| shard > first));
         }
+    }
+
+    /// Reads the first of `ids` into the page; all of them if it is full.
+    async fn fill(&self, page: &mut Page, ids: &mut Vec<SessionId>) -> Result<(), StoreError> {
+        let count = page.wanted().min(MOST_OPERATIONS).min(ids.len());
+        if count == 0 {
+            ids.clear();
+            return Ok(());
+        }
+        let some: Vec<_> = ids.drain(..count).collect();
+        let found = self.rows("a listing", &some).await?;
+        for id in some {
+            let Some(entry) = found.get(id.as_bytes()) else { continue };
+            match value::decode(&entry.value) {
+                Ok(row) => page.rows.push(Listed { id, row }),
+                Err(value::Damaged) if page.name_damaged => page.damaged.push(id),
+                Err(value::Damaged) => {}
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn list_owner(&self, owner: &str) -> Result<Vec<Listed>, StoreError> {

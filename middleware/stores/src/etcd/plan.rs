@@ -17,7 +17,7 @@ const MOST_BYTES: usize = 1 << 20;
 pub(super) type Plan<'a> = plan::Plan<'a, Keys>;
 
 pub(super) fn new(keys: &Keys) -> Plan<'_> {
-    Plan::new(keys, Limits { operations: MOST_OPERATIONS - OTHERS, bytes: MOST_BYTES })
+    Plan::new(keys, Limits { operations: MOST_OPERATIONS - OTHERS, removal: 1, bytes: MOST_BYTES })
 }
 
 impl Index for Keys {

@@ -8,7 +8,8 @@ use sessile_engine::store::{Change, Outcome, Row};
 
 use super::value;
 
-/// Most operations of one step: a row that moves has a key and two index keys under each id, and one that is stale.
+/// Most operations of one step: a row that moves has a key and two index keys under each id, one that is stale, and one
+/// operation more where it takes two to remove a key.
 const MOST_OF_STEP: usize = 8;
 
 /// One thing to do with one row, or two.
@@ -80,6 +81,8 @@ pub(crate) trait Index {
 pub(crate) struct Limits {
     /// Operations, without those that every transaction has.
     pub(crate) operations: usize,
+    /// Operations that remove the key of a row.
+    pub(crate) removal: usize,
     /// Bytes of records; one alone may have more.
     pub(crate) bytes: usize,
 }
@@ -251,7 +254,9 @@ impl<'a, I: Index> Plan<'a, I> {
                 };
                 1 + due + owned
             }
-            (State::Row(row), _) | (_, State::Row(row)) => 2 + usize::from(row.owner.is_some()),
+            (State::Row(row), _) => self.limits.removal + 1 + usize::from(row.owner.is_some()),
+            (_, State::Row(row)) => 2 + usize::from(row.owner.is_some()),
+            (State::Damaged(_), State::Missing) => self.limits.removal,
             // Compared all the same.
             _ => 1,
         };
@@ -336,7 +341,7 @@ mod tests {
         plan
     }
 
-    const WIDE: Limits = Limits { operations: 100, bytes: 1000 };
+    const WIDE: Limits = Limits { operations: 100, removal: 1, bytes: 1000 };
 
     #[test]
     fn a_row_that_moves_takes_its_pointers_along() {
@@ -387,11 +392,11 @@ mod tests {
     fn a_transaction_holds_what_it_may_and_at_least_one_step() {
         let put = |n| Step::Change(Change::Put { id: id(n), row: row(1, 1, None) });
         let rows: Vec<_> = (0..30).map(|n| (n, None)).collect();
-        let mut few = plan_of(Limits { operations: 20, bytes: 1000 }, &rows);
+        let mut few = plan_of(Limits { operations: 20, removal: 1, bytes: 1000 }, &rows);
         assert_eq!((0..30).map_while(|n| few.take(&put(n))).count(), 7);
-        let mut light = plan_of(Limits { operations: 1000, bytes: 25 }, &rows);
+        let mut light = plan_of(Limits { operations: 1000, removal: 1, bytes: 25 }, &rows);
         assert_eq!((0..30).map_while(|n| light.take(&put(n))).count(), 2);
-        let mut one = plan_of(Limits { operations: 1, bytes: 1 }, &rows);
+        let mut one = plan_of(Limits { operations: 1, removal: 1, bytes: 1 }, &rows);
         assert_eq!((0..30).map_while(|n| one.take(&put(n))).count(), 1);
         assert_eq!(one.take(&put(99)), None, "it was not read");
     }
