@@ -122,9 +122,10 @@ impl Keys {
         Some((at, id(of.bytes())?))
     }
 
-    /// What the keys of an owner's rows begin with. The name in hexadecimal, so that none is the beginning of another's.
+    /// What the keys of an owner's rows begin with. The name in hexadecimal, so that none is the beginning of another's, and
+    /// behind a letter, as a path has no empty parts.
     pub(super) fn owned_by(&self, owner: &str) -> String {
-        let mut key = self.of("o/", &[owner.as_bytes()]);
+        let mut key = self.of("o/u", &[owner.as_bytes()]);
         key.push('/');
         key
     }
@@ -204,7 +205,7 @@ mod tests {
         let (keys, id) = (Keys::new("p"), SessionId::from_bytes([b'x'; 32]));
         let x = "78".repeat(32);
         assert_eq!(keys.row(&id), format!("p/s/78/{}", "78".repeat(31)));
-        assert_eq!(keys.owned("ab", &id), format!("p/o/6162/{x}"));
+        assert_eq!(keys.owned("ab", &id), format!("p/o/u6162/{x}"));
         assert_eq!(keys.due(1 << 20, &id), format!("p/e/00000000001/0000000000100000{x}"));
         assert_eq!(keys.quarantined(&id), format!("p/q/{x}"));
         assert_eq!((keys.layout(), keys.lane("n")), ("p/t/layout".into(), "p/t/lane/n".into()));

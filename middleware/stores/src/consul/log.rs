@@ -17,7 +17,7 @@ const LANES: usize = 8;
 const FORMAT: u8 = 1;
 /// How much of its past a lane holds, so that a watch which is late misses nothing.
 const MOST_ENTRIES: usize = 16;
-const MOST_IDS: usize = 64;
+const MOST_IDS: usize = 192;
 
 /// What stands in a lane's key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -94,7 +94,8 @@ pub(super) struct Lanes {
     /// A random name, which no other store has.
     store: String,
     made: AtomicU64,
-    free: Mutex<Vec<Lane>>,
+    /// Each in its turn, so that what all of them hold reaches back as far as it can.
+    free: Mutex<VecDeque<Lane>>,
     permits: Semaphore,
 }
 
@@ -108,18 +109,22 @@ pub(super) struct Borrowed<'l> {
 
 impl Lanes {
     pub(super) fn new(store: String) -> Self {
-        let permits = Semaphore::new(LANES);
-        Self { store, made: AtomicU64::new(0), free: Mutex::default(), permits }
+        let lanes =
+            Self { store, made: AtomicU64::new(0), free: Mutex::default(), permits: Semaphore::new(LANES) };
+        let fresh = (0..LANES).map(|_| lanes.fresh()).collect();
+        Self { free: Mutex::new(fresh), ..lanes }
+    }
+
+    fn fresh(&self) -> Lane {
+        let name = format!("{}-{}", self.store, self.made.fetch_add(1, Ordering::Relaxed));
+        Lane { name, entries: Entries::default() }
     }
 
     /// Waits for a lane that no transaction is in; `None` never, as nobody closes them.
     pub(super) async fn borrow(&self) -> Option<Borrowed<'_>> {
         let permit = self.permits.acquire().await.ok()?;
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let lane = free.unwrap_or_else(|| {
-            let name = format!("{}-{}", self.store, self.made.fetch_add(1, Ordering::Relaxed));
-            Lane { name, entries: Entries::default() }
-        });
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let lane = free.unwrap_or_else(|| self.fresh());
         Some(Borrowed { lanes: self, lane, _permit: permit })
     }
 }
@@ -131,7 +136,7 @@ impl Borrowed<'_> {
         if let Some(now) = now {
             lane.entries = now;
         }
-        lanes.free.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
+        lanes.free.lock().unwrap_or_else(PoisonError::into_inner).push_back(lane);
     }
 }
 

@@ -40,7 +40,7 @@ const MAX_ROW_BYTES: usize = plan::MOST_BYTES;
 /// |---|---|
 /// | `sessile/s/{first byte of id}/{rest of id}` | one row |
 /// | `sessile/e/{17 minutes}/{time}{id}` | nothing: rows by the time they are due |
-/// | `sessile/o/{owner}/{id}` | nothing: rows of an owner |
+/// | `sessile/o/u{owner}/{id}` | nothing: rows of an owner |
 /// | `sessile/q/{id}` | a damaged row, put aside until somebody removes it |
 /// | `sessile/t/lane/{store}-{n}` | the rows that a store has changed most recently, for the watch, and the latest time |
 /// | `sessile/t/layout` | version of the layout, and a name of these rows |

@@ -21,7 +21,8 @@ use support::{id, insert, owned, row, update};
 const NOW: u64 = 3_000_000_000_000;
 
 fn open(server: &Server) -> ConsulStore {
-    ConsulStore::connect(&server.url()).unwrap()
+    // Where all is slow, that is no mistake.
+    ConsulStore::builder(&server.url()).deadline(std::time::Duration::from_secs(30)).connect().unwrap()
 }
 
 fn put(n: u32, row: Row) -> Change {
