@@ -9,7 +9,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use sessile_engine::store::{StoreError, StoreErrorKind};
 
 use super::keys::Keys;
-use super::link::{Connector, Link};
+#[cfg(feature = "tls-rustls")]
+use super::link::Connector;
+use super::link::Link;
 use super::shared::{Shared, noise};
 use super::{ConsulStore, NAME, error};
 use crate::address::{authority, decode};
@@ -27,6 +29,8 @@ pub struct Builder {
     target: Result<Target, StoreError>,
     prefix: Option<String>,
     token: Option<String>,
+    #[cfg(feature = "tls-rustls")]
+    authority: Option<Vec<u8>>,
     deadline: Duration,
 }
 
@@ -80,7 +84,14 @@ struct Settings {
 
 impl Builder {
     pub(super) fn of_url(url: &str) -> Self {
-        Self { target: Target::of(url), prefix: None, token: None, deadline: DEFAULT_DEADLINE }
+        Self {
+            target: Target::of(url),
+            prefix: None,
+            token: None,
+            #[cfg(feature = "tls-rustls")]
+            authority: None,
+            deadline: DEFAULT_DEADLINE,
+        }
     }
 
     /// What the names of all keys begin with, before a slash: 1 to 64 ASCII letters, digits, `-`, `_`, `.` and `:`. By
@@ -94,6 +105,15 @@ impl Builder {
     /// The token of a policy that may read and write the keys under the prefix. By default the one in the URL, or none.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// The authorities whose certificates are trusted, in PEM: those of Consul's own, mostly, which a system does not know.
+    /// By default, those that the system trusts. Only `consuls://` asks for a certificate.
+    #[cfg(feature = "tls-rustls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls-rustls")))]
+    pub fn authority(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.authority = Some(pem.into());
         self
     }
 
@@ -140,7 +160,9 @@ impl Builder {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(self.deadline));
         connector.enforce_http(!tls);
-        let link = Link::new(base, token, encrypted(connector, tls)?);
+        #[cfg(feature = "tls-rustls")]
+        let connector = encrypted(connector, tls, self.authority.as_deref())?;
+        let link = Link::new(base, token, connector);
         let driver = Driver::start(NAME, self.deadline)?;
         Ok(ConsulStore { driver, shared: Arc::new(Shared::new(link, Keys::new(&prefix), noise()?)) })
     }
@@ -173,12 +195,27 @@ impl Builder {
     }
 }
 
-/// With the certificates that the system trusts, for an address that asks for it.
+/// With encryption, if the address asks for it.
 #[cfg(feature = "tls-rustls")]
-fn encrypted(connector: HttpConnector, tls: bool) -> Result<Connector, StoreError> {
+fn encrypted(connector: HttpConnector, tls: bool, pem: Option<&[u8]>) -> Result<Connector, StoreError> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+
     let mut roots = rustls::RootCertStore::empty();
-    if tls {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    match pem {
+        _ if !tls => {}
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        Some(pem) => {
+            for cert in CertificateDer::pem_slice_iter(pem) {
+                let added = cert.ok().and_then(|cert| roots.add(cert).ok());
+                added.ok_or_else(|| error::own(StoreErrorKind::Config, "an authority cannot be read"))?;
+            }
+            if roots.is_empty() {
+                return wrong("there is no authority in what was given");
+            }
+        }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -189,13 +226,6 @@ fn encrypted(connector: HttpConnector, tls: bool) -> Result<Connector, StoreErro
     let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
     let builder = if tls { builder.https_only() } else { builder.https_or_http() };
     Ok(builder.enable_http1().wrap_connector(connector))
-}
-
-/// Refused before.
-#[cfg(not(feature = "tls-rustls"))]
-#[expect(clippy::unnecessary_wraps, reason = "as with TLS")]
-fn encrypted(connector: HttpConnector, _: bool) -> Result<Connector, StoreError> {
-    Ok(connector)
 }
 
 async fn opened(store: ConsulStore) -> Result<ConsulStore, StoreError> {
@@ -235,6 +265,15 @@ mod tests {
         }
         assert!(refused(&new().token("a\nb")));
         assert!(new().token("t0ken").check().unwrap().token.unwrap().is_sensitive());
+    }
+
+    #[cfg(feature = "tls-rustls")]
+    #[test]
+    fn what_is_no_authority_is_refused() {
+        for pem in ["", "nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            let e = Builder::of_url("consuls://127.0.0.1:1").authority(pem).connect().unwrap_err();
+            assert_eq!(e.kind(), StoreErrorKind::Config, "{pem}");
+        }
     }
 
     #[test]

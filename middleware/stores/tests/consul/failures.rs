@@ -119,6 +119,25 @@ fn a_wrong_token_is_a_mistake_of_the_configuration_and_nothing_prints_the_right_
     assert!(!format!("{e} {e:?}").contains(TOKEN), "{e:?}");
 }
 
+#[cfg(feature = "tls-rustls")]
+#[test]
+fn rows_and_news_travel_over_tls_and_a_stranger_is_not_trusted() {
+    let Some(dir) = super::support::tls::certificates() else { return };
+    let Some(server) = Server::start_with_tls(dir.path()) else { return };
+    let authority = std::fs::read(dir.path().join("ca.pem")).unwrap();
+    let store = ConsulStore::builder(&server.tls_url()).authority(authority.clone()).connect().unwrap();
+    let mut watch = block_on(store.watch()).unwrap();
+    done(&store, &[insert(1, row(1))]);
+    assert_eq!(load(&store, 1), Some(row(1)));
+    assert!(soon(|| block_on(watch.next()).unwrap() == sessile_engine::store::Notice::Changed(vec![id(1)])));
+    // The system's roots do not know the authority of this test.
+    assert_eq!(kind(ConsulStore::connect(&server.tls_url())), StoreErrorKind::Unavailable);
+    // And no name but the one in the certificate is accepted.
+    let elsewhere = server.tls_url().replace("127.0.0.1", "localhost");
+    let elsewhere = ConsulStore::builder(&elsewhere).authority(authority).connect();
+    assert_eq!(kind(elsewhere), StoreErrorKind::Unavailable);
+}
+
 #[test]
 fn calls_are_answered_when_their_store_was_made_inside_a_runtime() {
     let Some(server) = Server::start() else { return };

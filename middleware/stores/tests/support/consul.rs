@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ pub struct Server {
     process: Option<Child>,
     dir: tempfile::TempDir,
     wants_token: bool,
+    /// The port, and the directory with the certificates.
+    tls: Option<(u16, PathBuf)>,
 }
 
 fn binary() -> Option<PathBuf> {
@@ -38,15 +40,20 @@ pub fn version() -> String {
 impl Server {
     /// `None`, and a line that says so, where there is no server.
     pub fn start() -> Option<Self> {
-        Self::start_with(false)
+        Self::start_with(false, None)
+    }
+
+    /// One that speaks TLS as well, as the certificate in that directory.
+    pub fn start_with_tls(certificates: &Path) -> Option<Self> {
+        Self::start_with(false, Some(certificates))
     }
 
     /// One that refuses whoever does not know [`TOKEN`].
     pub fn start_with_token() -> Option<Self> {
-        Self::start_with(true)
+        Self::start_with(true, None)
     }
 
-    fn start_with(wants_token: bool) -> Option<Self> {
+    fn start_with(wants_token: bool, certificates: Option<&Path>) -> Option<Self> {
         if binary().is_none() {
             skipped("no consul for the Consul store");
             return None;
@@ -55,7 +62,8 @@ impl Server {
         for _ in 0..5 {
             let dir = tempfile::tempdir().unwrap();
             let ports = [free_port(), free_port()];
-            let mut server = Self { http: free_port(), ports, process: None, dir, wants_token };
+            let tls = certificates.map(|dir| (free_port(), dir.to_owned()));
+            let mut server = Self { http: free_port(), ports, process: None, dir, wants_token, tls };
             server.run();
             if server.is_ready() {
                 return Some(server);
@@ -73,11 +81,20 @@ impl Server {
         } else {
             String::new()
         };
+        let (https, tls) = match &self.tls {
+            None => ("-1".to_owned(), String::new()),
+            Some((port, dir)) => {
+                let file = |name: &str| dir.join(name).display().to_string();
+                let files =
+                    format!(r#""cert_file": "{}", "key_file": "{}""#, file("server.pem"), file("server.key"));
+                (port.to_string(), format!(r#", "tls": {{"https": {{{files}}}}}"#))
+            }
+        };
         let config = format!(
             r#"{{"server": true, "bootstrap_expect": 1, "node_name": "one", "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1",
-            "ports": {{"http": {}, "server": {}, "serf_lan": {}, "serf_wan": -1, "dns": -1, "grpc": -1}},
+            "ports": {{"http": {}, "https": {https}, "server": {}, "serf_lan": {}, "serf_wan": -1, "dns": -1, "grpc": -1}},
             "connect": {{"enabled": false}}, "disable_update_check": true, "disable_host_node_id": true, "log_level": "ERROR",
-            "performance": {{"raft_multiplier": 1}}, "limits": {{"http_max_conns_per_client": 1000}}{acl}}}"#,
+            "performance": {{"raft_multiplier": 1}}, "limits": {{"http_max_conns_per_client": 1000, "https_handshake_timeout": "5s"}}{acl}{tls}}}"#,
             self.http, self.ports[0], self.ports[1]
         );
         let path = self.dir.path().join("config.json");
@@ -107,6 +124,10 @@ impl Server {
 
     pub fn url(&self) -> String {
         format!("consul://127.0.0.1:{}", self.http)
+    }
+
+    pub fn tls_url(&self) -> String {
+        format!("consuls://127.0.0.1:{}", self.tls.as_ref().unwrap().0)
     }
 
     /// Asks behind the store's back.
