@@ -141,6 +141,7 @@ async fn run(options: Options) -> Result<(), String> {
         feature = "mssql",
         feature = "sqlite",
         feature = "etcd",
+        feature = "consul",
         feature = "mongodb",
         feature = "memcached"
     )),
@@ -180,6 +181,7 @@ async fn open(options: &Options) -> sessile::Result<Engine> {
             feature = "mssql",
             feature = "sqlite",
             feature = "etcd",
+            feature = "consul",
             feature = "mongodb",
             feature = "memcached"
         ))]

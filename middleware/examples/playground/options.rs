@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
     pub(crate) listen: SocketAddr,
     /// Where sessions live: `memory`, `redb:PATH`, `sled:PATH`, or the URL of a server that other playgrounds may use too:
-    /// `redis://…`, `postgres://…`, `mysql://…`, `mssql://…`, `etcd://…`, `mongodb://…`, `memcached://…`, `sqlite:PATH`, each if the build has its feature.
+    /// `redis://…`, `postgres://…`, `mysql://…`, `mssql://…`, `etcd://…`, `consul://…`, `mongodb://…`, `memcached://…`, `sqlite:PATH`, each if the build has its feature.
     #[arg(long, value_name = "memory|redb:PATH|sled:PATH|URL", default_value = "redb:sessions.redb")]
     pub(crate) store: StoreOption,
     /// How long a session lives, used or not: `24h`, `20m`, `500ms`.
@@ -97,6 +97,7 @@ pub(crate) enum StoreOption {
         feature = "mssql",
         feature = "sqlite",
         feature = "etcd",
+        feature = "consul",
         feature = "mongodb",
         feature = "memcached"
     ))]
@@ -121,6 +122,7 @@ impl FromStr for StoreOption {
                 feature = "mssql",
                 feature = "sqlite",
                 feature = "etcd",
+                feature = "consul",
                 feature = "mongodb",
                 feature = "memcached"
             ))]
@@ -132,6 +134,7 @@ impl FromStr for StoreOption {
                 feature = "mssql",
                 feature = "sqlite",
                 feature = "etcd",
+                feature = "consul",
                 feature = "mongodb",
                 feature = "memcached"
             )))]
@@ -158,6 +161,7 @@ impl fmt::Display for StoreOption {
                 feature = "mssql",
                 feature = "sqlite",
                 feature = "etcd",
+                feature = "consul",
                 feature = "mongodb",
                 feature = "memcached"
             ))]
@@ -181,6 +185,8 @@ fn is_remote(scheme: &str) -> bool {
             | "sqlserver"
             | "etcd"
             | "etcds"
+            | "consul"
+            | "consuls"
             | "mongodb"
             | "mongodb+srv"
             | "memcached"

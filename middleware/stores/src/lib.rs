@@ -12,6 +12,7 @@
 //! | `sqlite` | `sqlite::SqliteStore`: a file that processes of one machine share | yes |
 //! | `etcd` | `etcd::EtcdStore`: etcd 3.4 or later; its build needs `protoc` | yes |
 //! | `mongodb` | `mongodb::MongoStore`: MongoDB 4.4 or later, a replica set or a single server | yes |
+//! | `consul` | `consul::ConsulStore`: Consul 1.13 or later | yes |
 //! | `memcached` | `memcached::MemcachedStore`: memcached 1.6 or later, a volatile tier: any session may end at any time | yes |
 //! | `tower-sessions-store-0_14`, `tower-sessions-store-0_15` | `tower_sessions::TowerStore`: any store of tower-sessions | no |
 //! | `tls-rustls` | TLS for the stores that are switched on, by rustls with ring and the system's roots | |
@@ -19,6 +20,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(any(feature = "etcd", feature = "consul"))]
+mod address;
 #[cfg(any(
     feature = "redis",
     feature = "postgres",
@@ -26,6 +29,7 @@
     feature = "mysql",
     feature = "mssql",
     feature = "etcd",
+    feature = "consul",
     feature = "mongodb",
     feature = "memcached",
     feature = "_tower-sessions-store"
@@ -35,6 +39,7 @@ mod driver;
 #[cfg(any(
     feature = "redis",
     feature = "etcd",
+    feature = "consul",
     feature = "mongodb",
     feature = "memcached",
     feature = "_tower-sessions-store"
@@ -51,6 +56,9 @@ mod keyed;
 mod sql;
 mod url;
 
+#[cfg(feature = "consul")]
+#[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
+pub mod consul;
 #[cfg(feature = "etcd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
 pub mod etcd;

@@ -15,6 +15,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// | `mysql://`, `mariadb://` | `mysql` | [`MysqlStore`](crate::mysql::MysqlStore) |
 /// | `mssql://`, `sqlserver://` | `mssql` | [`MssqlStore`](crate::mssql::MssqlStore) |
 /// | `etcd://`, `etcds://` | `etcd` | [`EtcdStore`](crate::etcd::EtcdStore) |
+/// | `consul://`, `consuls://` | `consul` | [`ConsulStore`](crate::consul::ConsulStore) |
 /// | `mongodb://`, `mongodb+srv://` | `mongodb` | [`MongoStore`](crate::mongodb::MongoStore) |
 /// | `memcached://host:port,host:port/prefix` | `memcached` | [`MemcachedStore`](crate::memcached::MemcachedStore) |
 /// | `sqlite:PATH` | `sqlite` | [`SqliteStore`](crate::sqlite::SqliteStore) |
@@ -52,6 +53,7 @@ pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
         feature = "mssql",
         feature = "sqlite",
         feature = "etcd",
+        feature = "consul",
         feature = "mongodb",
         feature = "memcached"
     )),
@@ -95,6 +97,11 @@ async fn open_any(builder: Builder, url: &str) -> Result<Engine> {
             let store = crate::etcd::EtcdStore::builder(url).connect_async().await?;
             builder.open(store)
         }
+        #[cfg(feature = "consul")]
+        "consul" | "consuls" => {
+            let store = crate::consul::ConsulStore::builder(url).connect_async().await?;
+            builder.open(store)
+        }
         #[cfg(feature = "mongodb")]
         "mongodb" | "mongodb+srv" => {
             let store = crate::mongodb::MongoStore::builder(url);
@@ -128,6 +135,7 @@ fn no_store(scheme: &str) -> Error {
         ("sqlserver", "mssql"),
         ("sqlite", "sqlite"),
         ("etcd", "etcd"),
+        ("consul", "consul"),
         ("mongodb", "mongodb"),
         ("memcached", "memcached"),
     ];
@@ -136,7 +144,7 @@ fn no_store(scheme: &str) -> Error {
         Some(known) => format!("this build has no {known} store: enable the feature `{known}`"),
         // Not the URL: whatever it is, it may hold a password.
         None => "the URL names no store: expected redis://, postgres://, mysql://, mssql://, etcd://, \
-                 mongodb://, memcached:// or sqlite:PATH"
+                 consul://, mongodb://, memcached:// or sqlite:PATH"
             .to_owned(),
     };
     StoreError::new(StoreErrorKind::Config, "remote", message).into()

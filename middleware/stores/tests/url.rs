@@ -6,6 +6,7 @@
     feature = "mysql",
     feature = "sqlite",
     feature = "etcd",
+    feature = "consul",
     feature = "mongodb",
     feature = "memcached"
 ))]
@@ -20,6 +21,7 @@ mod redis_server;
     feature = "mysql",
     feature = "mssql",
     feature = "etcd",
+    feature = "consul",
     feature = "mongodb",
     feature = "memcached"
 ))]
@@ -117,6 +119,18 @@ fn etcd() {
     server.wants_a_password();
     sessions_are_shared_over(&server.url());
     is_refused(&server.url().replace(PASSWORD, "n0t-it"), "n0t-it", StoreErrorKind::Config);
+}
+
+#[cfg(feature = "consul")]
+#[test]
+fn consul() {
+    use support::consul::{Server, TOKEN};
+    if let Some(server) = Server::start() {
+        sessions_are_shared_over(&server.url());
+    }
+    let Some(server) = Server::start_with_token() else { return };
+    sessions_are_shared_over(&format!("{}/shop?token={TOKEN}", server.url()));
+    is_refused(&format!("{}/?token=n0t-it", server.url()), "n0t-it", StoreErrorKind::Config);
 }
 
 #[cfg(feature = "mongodb")]

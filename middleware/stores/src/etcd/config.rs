@@ -12,6 +12,7 @@ use super::link::Link;
 use super::row::Keys;
 use super::shared::Shared;
 use super::{EtcdStore, NAME, error};
+use crate::address::{authority, decode};
 use crate::driver::Driver;
 
 const DEFAULT_PREFIX: &str = "sessile";
@@ -72,36 +73,8 @@ impl Target {
 
 /// The endpoint of `host:port`, `[v6]:port` or `host`.
 fn address(host: &str, tls: bool) -> Option<String> {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, port.parse::<u16>().ok()?),
-        _ => (host, DEFAULT_PORT),
-    };
-    let plain = |c: u8| c.is_ascii_alphanumeric() || b"-._".contains(&c);
-    let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    let fits = match inner {
-        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !name.is_empty() && name.bytes().all(plain),
-    };
     let scheme = if tls { "https" } else { "http" };
-    fits.then(|| format!("{scheme}://{name}:{port}"))
-}
-
-/// The text of a part of a URL.
-fn decode(part: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(part.len());
-    let mut rest = part.as_bytes();
-    while let Some((byte, behind)) = rest.split_first() {
-        rest = behind;
-        if *byte != b'%' {
-            out.push(*byte);
-            continue;
-        }
-        let (hex, behind) = rest.split_at_checked(2)?;
-        let hex = std::str::from_utf8(hex).ok().filter(|hex| hex.bytes().all(|c| c.is_ascii_hexdigit()))?;
-        out.push(u8::from_str_radix(hex, 16).ok()?);
-        rest = behind;
-    }
-    String::from_utf8(out).ok()
+    authority(host, DEFAULT_PORT).map(|authority| format!("{scheme}://{authority}"))
 }
 
 impl Builder {

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::error;
 use super::link::Link;
-use super::plan::{self, Plan, Step};
+use super::plan::{self, Step};
 use super::row::{self, Keys};
 
 /// Most rows of one answer, which may be of 1 MiB each.
@@ -123,16 +123,19 @@ impl Shared {
             if rows.len() != ids.len() {
                 return Err(error::unexpected("a commit"));
             }
-            let mut plan = Plan::new(&self.keys);
+            let mut plan = plan::new(&self.keys);
             for (id, row) in ids.iter().zip(&rows) {
-                plan.found(id, row.as_ref().map(|(revision, raw)| (*revision, raw.as_slice())));
+                plan.found(
+                    id,
+                    row.as_ref().map(|(revision, raw)| (revision.cast_unsigned(), raw.as_slice())),
+                );
             }
             let taken: Vec<_> = left.iter().map_while(|step| plan.take(step)).collect();
             if taken.is_empty() {
                 return Err(error::unexpected("a commit"));
             }
-            let lease = if plan.puts_aside() { self.link.lease(QUARANTINE).await? } else { 0 };
-            if self.link.write("a commit", &plan.txn(mark, lease)).await?.succeeded() {
+            let lease = if plan.aside().next().is_some() { self.link.lease(QUARANTINE).await? } else { 0 };
+            if self.link.write("a commit", &plan::txn(&self.keys, &plan, mark, lease)).await?.succeeded() {
                 outcomes.extend(taken);
                 (width, tried) = (usize::MAX, 0);
             } else {

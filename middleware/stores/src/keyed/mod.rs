@@ -3,5 +3,13 @@
 
 #[cfg(any(feature = "redis", feature = "etcd", feature = "mongodb"))]
 pub(crate) mod board;
-#[cfg(any(feature = "redis", feature = "etcd", feature = "memcached", feature = "_tower-sessions-store"))]
+#[cfg(any(feature = "etcd", feature = "consul"))]
+pub(crate) mod plan;
+#[cfg(any(
+    feature = "redis",
+    feature = "etcd",
+    feature = "consul",
+    feature = "memcached",
+    feature = "_tower-sessions-store"
+))]
 pub(crate) mod value;

@@ -7,6 +7,8 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "servers are waited for by the real clock")]
 
+#[cfg(feature = "consul")]
+pub mod consul;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 #[cfg(feature = "memcached")]
