@@ -101,7 +101,8 @@ impl<S: Server> Tables<S> {
         if self.is_closed() {
             return Err(closed(S::NAME));
         }
-        let call = call(Arc::clone(&self.server));
+        // A client's futures can be of many kilobytes.
+        let call = Box::pin(call(Arc::clone(&self.server)));
         self.driver.run(async move { call.await.map_err(|failure| S::error(what, failure)) }).await
     }
 }
