@@ -68,10 +68,12 @@ pub(crate) struct Sizes {
 impl Sizes {
     /// What fits into `memory` bytes. Two generations of the index are in memory while one is drained.
     pub(crate) fn within(memory: usize) -> Self {
+        // The tables in front of the indices are large beside a small index, and then never full.
+        let share = memory / 4;
         Self {
             segment_bytes: SEGMENT_BYTES,
             bytes: 256 << 20,
-            items: ((memory / 4).saturating_sub(fresh::FRESH_BYTES) / index::ITEM_BYTES).max(1024),
+            items: ((share - fresh::FRESH_BYTES.min(share / 2)) / index::ITEM_BYTES).max(1024),
             chunk: (memory / 4).saturating_sub(2 << 20).clamp(256 << 10, 32 << 20),
         }
     }
