@@ -384,6 +384,32 @@ fn debug_shows_no_value() {
     assert!(!text.contains("hunter2") && !text.contains("alice"), "{text}");
 }
 
+#[test]
+fn every_key_is_found_among_few_and_many_of_one_length_and_of_several() {
+    let limits = Limits { max_keys: 300, ..Limits::default() };
+    let of_one_length = |n: usize| format!("key_{n:03}");
+    let of_several = |n: usize| format!("{n}{}", "k".repeat(n % 40));
+    for name in [&of_one_length as &dyn Fn(usize) -> String, &of_several] {
+        let mut record = Record::empty(&meta());
+        for n in 0..160 {
+            record = record.put(&meta(), &name(n), &Encoded::of(&n).unwrap(), &limits).unwrap();
+            // Around the numbers at which the search changes its way.
+            if ![0, 15, 16, 17, 49, 127, 128, 129, 159].contains(&n) {
+                continue;
+            }
+            for other in 0..160 {
+                let found = record.root().index(name(other).as_bytes());
+                assert_eq!(found.is_some(), other <= n, "key {other} among {}", n + 1);
+                let Some(found) = found else { continue };
+                let slot = &record.root().slots()[found];
+                assert_eq!(record.root().key(slot), name(other).as_bytes());
+            }
+            assert_eq!(record.root().index(b""), None);
+            assert_eq!(record.root().index(b"key_00"), None);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn random_bytes_never_panic(body in proptest::collection::vec(any::<u8>(), 0..400)) {
