@@ -34,7 +34,7 @@ pub(crate) trait Server: Send + Sync + 'static {
         MAX_ROW_BYTES
     }
 
-    /// The high-water mark, if there is one.
+    /// The highest of the high-water marks, if there is one: a server may keep several.
     fn mark(&self) -> impl Future<Output = Result<Option<u64>, Self::Failure>> + Send;
 
     fn load(&self, id: &Key) -> impl Future<Output = Result<Option<Raw>, Self::Failure>> + Send;
