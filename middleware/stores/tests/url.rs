@@ -17,6 +17,7 @@
 #[allow(dead_code, reason = "other tests need more of it")]
 mod redis_server;
 #[cfg(any(
+    feature = "redis",
     feature = "postgres",
     feature = "mysql",
     feature = "mssql",
@@ -27,6 +28,8 @@ mod redis_server;
 ))]
 mod support;
 
+#[cfg(all(feature = "redis", unix))]
+use support::process;
 use std::time::Duration;
 
 use pollster::block_on;

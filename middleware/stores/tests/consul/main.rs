@@ -15,7 +15,8 @@ use sessile_engine::store::conformance::Subject;
 use sessile_engine::store::{Change, Outcome, Row, Store, StoreError, StoreErrorKind};
 use sessile_stores::consul::ConsulStore;
 
-use support::consul::{Server, soon};
+use support::consul::Server;
+use support::process::soon;
 use support::{id, insert, owned, row, update};
 
 const NOW: u64 = 3_000_000_000_000;

@@ -16,7 +16,8 @@ use sessile_engine::store::conformance::Subject;
 use sessile_engine::store::{Change, Outcome, Row, Store, StoreError, StoreErrorKind};
 use sessile_stores::etcd::EtcdStore;
 
-use support::etcd::{Cluster, soon};
+use support::etcd::Cluster;
+use support::process::soon;
 use support::{id, insert, owned, row, update};
 
 const NOW: u64 = 3_000_000_000_000;

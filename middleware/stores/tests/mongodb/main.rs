@@ -18,7 +18,8 @@ use sessile_engine::store::conformance::Subject;
 use sessile_engine::store::{Change, Outcome, Row, Store, StoreError, StoreErrorKind};
 use sessile_stores::mongodb::{Builder, MongoStore};
 
-use support::mongodb::{Server, soon};
+use support::mongodb::Server;
+use support::process::soon;
 use support::{id, insert, owned, row, update};
 
 const NOW: u64 = 3_000_000_000_000;

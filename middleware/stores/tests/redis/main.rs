@@ -15,6 +15,8 @@ mod exclusive;
 mod failover;
 mod failures;
 mod keys;
+#[path = "../support/process.rs"]
+mod process;
 #[path = "../support/relay.rs"]
 mod relay;
 mod sentinel;
@@ -31,8 +33,9 @@ use sessile_engine::SessionId;
 use sessile_engine::store::{Change, Outcome, Row, Store, StoreError, StoreErrorKind};
 use sessile_stores::redis::RedisStore;
 
+use process::soon;
 use relay::Relay;
-use server::{Server, soon};
+use server::Server;
 
 const NOW: u64 = 4_000_000_000_000;
 

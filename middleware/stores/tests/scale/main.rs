@@ -17,3 +17,5 @@ mod redis_server;
 #[path = "../support/mod.rs"]
 mod sql_server;
 mod work;
+
+use sql_server::process;

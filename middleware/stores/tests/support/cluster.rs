@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
-use super::server::soon;
+use super::process::{freeze, soon};
 
 const PRIMARIES: usize = 3;
 const SLOTS: u16 = 16384;
@@ -94,9 +94,7 @@ impl Node {
 
     /// Stops or resumes the process: its connections stay and nothing is answered.
     pub(crate) fn freeze(&self, stop: bool) {
-        let pid = self.child.as_ref().unwrap().id().to_string();
-        let signal = if stop { "-STOP" } else { "-CONT" };
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        freeze(self.child.as_ref().unwrap().id(), stop);
     }
 }
 

@@ -4,12 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{first_of, free_port, program, skipped};
+use super::process::soon;
+use super::{first_of, free_port, process, program, skipped};
 
-/// Nothing here takes this long unless it hangs.
-const BOUND: Duration = Duration::from_secs(60);
 pub const TOKEN: &str = "5ec2e7aa-0000-4000-8000-000000000001";
 
 pub struct Server {
@@ -171,28 +170,12 @@ impl Server {
 
     /// Stops or resumes it: its connections stay and nothing is answered.
     pub fn freeze(&self, stop: bool) {
-        let pid = self.process.as_ref().unwrap().id().to_string();
-        let signal = if stop { "-STOP" } else { "-CONT" };
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        process::freeze(self.process.as_ref().unwrap().id(), stop);
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-/// Whether `holds` comes true before the bound.
-pub fn soon(mut holds: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    loop {
-        if holds() {
-            return true;
-        }
-        if start.elapsed() > BOUND {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -4,14 +4,13 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, ConnectOptions, Error};
 
-use super::{free_port, program, skipped};
+use super::process::soon;
+use super::{free_port, process, program, skipped};
 
-/// Nothing here takes this long unless it hangs.
-const BOUND: Duration = Duration::from_secs(60);
 pub const PASSWORD: &str = "s3cret-of-the-server";
 
 pub struct Cluster {
@@ -160,28 +159,12 @@ impl Cluster {
 
     /// Stops or resumes a member: its connections stay and nothing is answered.
     pub fn freeze(&self, n: usize, stop: bool) {
-        let pid = self.members[n].process.as_ref().unwrap().id().to_string();
-        let signal = if stop { "-STOP" } else { "-CONT" };
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        process::freeze(self.members[n].process.as_ref().unwrap().id(), stop);
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
         (0..self.members.len()).for_each(|n| self.kill(n));
-    }
-}
-
-/// Whether `holds` comes true before the bound.
-pub fn soon(mut holds: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    loop {
-        if holds() {
-            return true;
-        }
-        if start.elapsed() > BOUND {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
     }
 }

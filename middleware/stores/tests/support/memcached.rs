@@ -4,9 +4,10 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{free_port, is_root, program, skipped};
+use super::process::soon;
+use super::{free_port, is_root, process, program, skipped};
 
 /// Nothing here takes this long unless it hangs.
 const BOUND: Duration = Duration::from_secs(60);
@@ -133,28 +134,12 @@ impl Server {
 
     /// Stops or resumes the process: its connections stay and nothing is answered.
     pub fn freeze(&self, stop: bool) {
-        let pid = self.child.as_ref().unwrap().id().to_string();
-        let signal = if stop { "-STOP" } else { "-CONT" };
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        process::freeze(self.child.as_ref().unwrap().id(), stop);
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-/// Whether `holds` comes true before the bound.
-pub fn soon(mut holds: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    loop {
-        if holds() {
-            return true;
-        }
-        if start.elapsed() > BOUND {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -21,6 +21,7 @@ pub mod mssql;
 pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod process;
 #[cfg(any(feature = "mysql", feature = "mssql", feature = "mongodb", feature = "memcached"))]
 pub mod relay;
 #[cfg(feature = "tls-rustls")]

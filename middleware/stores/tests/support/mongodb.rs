@@ -5,15 +5,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use mongodb::bson::{Document, doc};
 use mongodb::{Client, Collection, Database};
 
-use super::{free_port, program, skipped};
+use super::process::soon;
+use super::{free_port, process, program, skipped};
 
-/// Nothing here takes this long unless it hangs.
-const BOUND: Duration = Duration::from_secs(60);
 pub const PASSWORD: &str = "s3cret-of-the-server";
 
 pub struct Server {
@@ -182,9 +180,7 @@ impl Server {
 
     /// Stops or resumes the process: its connections stay and nothing is answered.
     pub fn freeze(&self, stop: bool) {
-        let pid = self.own.as_ref().unwrap().child.as_ref().unwrap().id().to_string();
-        let signal = if stop { "-STOP" } else { "-CONT" };
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        process::freeze(self.own.as_ref().unwrap().child.as_ref().unwrap().id(), stop);
     }
 }
 
@@ -203,19 +199,5 @@ impl Drop for Server {
             }
             Ok(())
         });
-    }
-}
-
-/// Whether `holds` comes true before the bound.
-pub fn soon(mut holds: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    loop {
-        if holds() {
-            return true;
-        }
-        if start.elapsed() > BOUND {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
     }
 }

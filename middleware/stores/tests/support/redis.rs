@@ -3,7 +3,9 @@
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::process::{freeze, soon};
 
 /// Nothing here takes this long unless it hangs.
 const BOUND: Duration = Duration::from_secs(30);
@@ -112,28 +114,12 @@ impl Server {
 
     /// Stops or resumes the process: its connections stay and nothing is answered.
     pub(crate) fn freeze(&self, stop: bool) {
-        let pid = self.child.as_ref().unwrap().id().to_string();
-        let signal = if stop { "-STOP" } else { "-CONT" };
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        freeze(self.child.as_ref().unwrap().id(), stop);
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-/// Whether `holds` comes true before the bound.
-pub(crate) fn soon(mut holds: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    loop {
-        if holds() {
-            return true;
-        }
-        if start.elapsed() > BOUND {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }

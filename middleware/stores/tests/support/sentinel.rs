@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
-use super::server::{Server, soon};
+use super::process::soon;
+use super::server::Server;
 
 pub(crate) const NAME: &str = "sessions";
 
