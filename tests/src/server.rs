@@ -1,6 +1,7 @@
 //! The playground as a child process: built once, started on a free port, stopped gently or by kill -9, and
 //! started again on the same file. No process outlives its handle.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a server may take to be ready or to stop before the test fails.
 const LIMIT: Duration = Duration::from_secs(60);
+/// A free port where nobody else gets to.
+const LOOPBACK: &str = "127.0.0.1:0";
 
 /// Where the server keeps its sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +81,7 @@ impl Server {
     /// If it ended by itself.
     #[must_use]
     pub fn interrupted(store: &Store, flags: &[&str], delay: Duration) -> Interrupted {
-        let mut child = spawn(&arguments(&store.flag(), flags), &[]);
+        let mut child = spawn(&[], &arguments(LOOPBACK, &store.flag(), flags), &[]);
         let stdout = child.stdout.take().unwrap();
         let stdout = thread::spawn(move || read_all(stdout));
         let stderr = child.stderr.take().unwrap();
@@ -127,8 +130,24 @@ impl Server {
         flags: &[&str],
         environment: &[(&str, String)],
     ) -> Result<Self, Failed> {
-        let mut child = spawn(&arguments(&store.flag(), flags), environment);
+        let child = spawn(&[], &arguments(LOOPBACK, &store.flag(), flags), environment);
+        Self::ready(child, store, flags)
+    }
 
+    /// Starts the playground by a command that runs it, such as `ip netns exec NAME`, on `listen`. It is not restarted.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    #[must_use]
+    pub fn start_by(command: &[&str], listen: &str, store: Store, flags: &[&str]) -> Self {
+        let child = spawn(command, &arguments(listen, &store.flag(), flags), &[]);
+        match Self::ready(child, store, flags) {
+            Ok(server) => server,
+            Err(failed) => panic!("the playground ended: {failed:?}"),
+        }
+    }
+
+    fn ready(mut child: Child, store: Store, flags: &[&str]) -> Result<Self, Failed> {
         // Reads the ready line, then goes on reading so that the server never blocks on a full pipe.
         let stdout = child.stdout.take().unwrap();
         let (said, first_line) = mpsc::channel();
@@ -276,21 +295,24 @@ impl Drop for Server {
 /// If it does not end within a minute.
 #[must_use]
 pub fn run(args: &[&str]) -> Failed {
-    let mut child = spawn(args, &[]);
+    let mut child = spawn(&[], args, &[]);
     let stderr = child.stderr.take().unwrap();
     let stderr = thread::spawn(move || read_all(stderr));
     let code = wait(&mut child).code();
     Failed { code, stderr: stderr.join().unwrap() }
 }
 
-fn arguments<'a>(store: &'a str, flags: &[&'a str]) -> Vec<&'a str> {
-    let mut args = vec!["--listen", "127.0.0.1:0", "--store", store];
+fn arguments<'a>(listen: &'a str, store: &'a str, flags: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["--listen", listen, "--store", store];
     args.extend(flags);
     args
 }
 
-fn spawn(args: &[&str], environment: &[(&str, String)]) -> Child {
-    Command::new(binary())
+/// The playground, by a command that runs it where there is one.
+fn spawn(command: &[&str], args: &[&str], environment: &[(&str, String)]) -> Child {
+    let mut words = command.iter().map(OsStr::new).chain([binary().as_os_str()]);
+    Command::new(words.next().unwrap())
+        .args(words)
         .args(args)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())

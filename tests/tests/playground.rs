@@ -479,6 +479,7 @@ fn a_bad_flag_is_named_with_exit_code_2() {
         (&["--listen", "nowhere"], "--listen"),
         (&["--store", "floppy:x"], "--store"),
         (&["--store", "redb:"], "--store"),
+        (&["--store", "redis://"], "--store"),
         (&["--durability", "none"], "--durability"),
         (&["--memory-limit", "much"], "--memory-limit"),
         (&["--memory-limit", "0"], "--memory-limit"),

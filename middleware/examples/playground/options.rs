@@ -23,7 +23,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
     pub(crate) listen: SocketAddr,
     /// Where sessions live: `memory`, `redb:PATH`, `sled:PATH`, or the URL of a server that other playgrounds may use too:
-    /// `redis://…`, `postgres://…`, `mysql://…`, `mssql://…`, `etcd://…`, `consul://…`, `mongodb://…`, `memcached://…`, `sqlite:PATH`, each if the build has its feature.
+    /// `redis://…`, `postgres://…`, `mysql://…`, `etcd://…`, `mongodb://…`, `sqlite:PATH` and others, each if the build has its
+    /// feature.
     #[arg(long, value_name = "memory|redb:PATH|sled:PATH|URL", default_value = "redb:sessions.redb")]
     pub(crate) store: StoreOption,
     /// How long a session lives, used or not: `24h`, `20m`, `500ms`.
@@ -126,7 +127,7 @@ impl FromStr for StoreOption {
                 feature = "mongodb",
                 feature = "memcached"
             ))]
-            Some((scheme, rest)) if is_remote(scheme) && !rest.is_empty() => Ok(Self::Remote(s.to_owned())),
+            Some((scheme, rest)) if is_remote(scheme, rest) => Ok(Self::Remote(s.to_owned())),
             #[cfg(not(any(
                 feature = "redis",
                 feature = "postgres",
@@ -138,7 +139,7 @@ impl FromStr for StoreOption {
                 feature = "mongodb",
                 feature = "memcached"
             )))]
-            Some((scheme, _)) if is_remote(scheme) => {
+            Some((scheme, rest)) if is_remote(scheme, rest) => {
                 Err("this build has no remote store: build it with `--features redis` or another")
             }
             _ => Err("expected `memory`, `redb:PATH`, `sled:PATH` or the URL of a server"),
@@ -170,28 +171,13 @@ impl fmt::Display for StoreOption {
     }
 }
 
-fn is_remote(scheme: &str) -> bool {
-    matches!(
-        scheme,
-        "redis"
-            | "rediss"
-            | "redis+unix"
-            | "valkey"
-            | "postgres"
-            | "postgresql"
-            | "mysql"
-            | "mariadb"
-            | "mssql"
-            | "sqlserver"
-            | "etcd"
-            | "etcds"
-            | "consul"
-            | "consuls"
-            | "mongodb"
-            | "mongodb+srv"
-            | "memcached"
-            | "sqlite"
-    )
+/// Which servers this build knows is said by what opens their stores.
+fn is_remote(scheme: &str, rest: &str) -> bool {
+    match scheme {
+        "sqlite" => !rest.is_empty(),
+        "memory" | "redb" | "sled" | "" => false,
+        _ => rest.strip_prefix("//").is_some_and(|rest| !rest.is_empty()),
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]

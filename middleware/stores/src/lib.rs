@@ -5,7 +5,7 @@
 //! | feature | store | several engines |
 //! |---|---|---|
 //! | `redis` | `redis::RedisStore`: Redis 6.2 or later, Valkey, also a cluster or behind sentinels | yes |
-//! | `postgres` | `postgres::PostgresStore`: PostgreSQL 13 or later | yes |
+//! | `postgres` | `postgres::PostgresStore`: PostgreSQL 13 or later; a mode for CockroachDB | yes |
 //! | `sqlx-0_9` | `sqlx::SqlxPostgresStore`: the same tables, over the pool of an app that uses SQLx or SeaORM | yes |
 //! | `mysql` | `mysql::MysqlStore`: MariaDB 10.6 or later, MySQL 8 | yes |
 //! | `mssql` | `mssql::MssqlStore`: Microsoft SQL Server 2016 or later, Azure SQL; tested against a double | yes |

@@ -11,7 +11,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// |---|---|---|
 /// | `redis://`, `rediss://`, `redis+unix://`, `valkey://` | `redis` | [`RedisStore`](crate::redis::RedisStore) |
 /// | `redis+cluster://host:port,host:port`, `redis+sentinel://host:port,host:port/primary`; `rediss+…`, `valkey+…` | `redis` | the same |
-/// | `postgres://`, `postgresql://` | `postgres` | [`PostgresStore`](crate::postgres::PostgresStore) |
+/// | `postgres://`, `postgresql://`, `cockroachdb://` | `postgres` | [`PostgresStore`](crate::postgres::PostgresStore) |
 /// | `mysql://`, `mariadb://` | `mysql` | [`MysqlStore`](crate::mysql::MysqlStore) |
 /// | `mssql://`, `sqlserver://` | `mssql` | [`MssqlStore`](crate::mssql::MssqlStore) |
 /// | `etcd://`, `etcds://` | `etcd` | [`EtcdStore`](crate::etcd::EtcdStore) |
@@ -75,7 +75,7 @@ async fn open_any(builder: Builder, url: &str) -> Result<Engine> {
             builder.open(store)
         }
         #[cfg(feature = "postgres")]
-        "postgres" | "postgresql" => {
+        "postgres" | "postgresql" | "cockroachdb" => {
             let store = crate::postgres::PostgresStore::builder(url);
             store.migrate().await?;
             builder.open(store.open().await?)
@@ -129,6 +129,7 @@ fn no_store(scheme: &str) -> Error {
         ("redis", "redis"),
         ("valkey", "redis"),
         ("postgres", "postgres"),
+        ("cockroachdb", "postgres"),
         ("mysql", "mysql"),
         ("mariadb", "mysql"),
         ("mssql", "mssql"),

@@ -6,7 +6,6 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sea_orm::ConnectionTrait as _;
@@ -138,41 +137,8 @@ fn an_app_with_sea_orm_keeps_its_pool() {
 fn writers_in_each_others_way_all_get_through() {
     run(async |server| {
         let builder = PostgresStore::builder(server.url("postgres")).table("t").unwrap().deadline(BOUND);
-        let ours = Arc::new(over(pool(&server, 8).await, "t").await);
-        let theirs = Arc::new(builder.open().await.unwrap());
-        let _ = ours.commit(1, &(0..20).map(|n| insert(n, row(1))).collect::<Vec<_>>()).await.unwrap();
-        let done = Arc::new(AtomicU64::new(0));
-        let tasks: Vec<_> = (0..6_u32)
-            .map(|w| {
-                let (ours, theirs, done) = (Arc::clone(&ours), Arc::clone(&theirs), Arc::clone(&done));
-                tokio::spawn(async move {
-                    for round in 0..20_u32 {
-                        let mut changes = Vec::new();
-                        for n in 0..20 {
-                            let n = if w % 2 == 0 { n } else { 19 - n };
-                            let version = ours.load(&id(n)).await.unwrap().map_or(0, |row| row.version);
-                            changes.push(update(n, version, row(version + 1)));
-                            changes.push(insert(1000 + round * 20 + n, row(1)));
-                        }
-                        let outcomes = match w % 3 {
-                            0 => theirs.commit(1, &changes).await.unwrap(),
-                            _ => ours.commit(1, &changes).await.unwrap(),
-                        };
-                        let accepted = outcomes.iter().filter(|o| **o == Outcome::Done).count();
-                        done.fetch_add(accepted as u64, Ordering::Relaxed);
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        let mut versions = 0;
-        for n in 0..20 {
-            versions += ours.load(&id(n)).await.unwrap().unwrap().version - 1;
-        }
-        assert_eq!(ours.count().await.unwrap(), Some(420));
-        assert_eq!(done.load(Ordering::Relaxed), versions + 400);
+        let ours = over(pool(&server, 8).await, "t").await;
+        support::rivals::all_get_through(ours, builder.open().await.unwrap()).await;
     });
 }
 

@@ -28,9 +28,9 @@ mod redis_server;
 ))]
 mod support;
 
+use std::time::Duration;
 #[cfg(all(feature = "redis", unix))]
 use support::process;
-use std::time::Duration;
 
 use pollster::block_on;
 use sessile_engine::{Delivery, Engine, StoreErrorKind};

@@ -9,11 +9,11 @@ use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 
 use super::client::{Failure, Lent};
-use super::{NAME, Postgres, PostgresStore, read};
+use super::{NAME, PAUSE, Postgres, PostgresStore, read};
 use crate::driver::Driver;
 use crate::sql;
 use crate::sql::name::Name;
-use crate::sql::postgres::text::Texts;
+use crate::sql::postgres::text::{Dialect, Texts};
 use crate::sql::server::Tables;
 
 /// Settings of a [`PostgresStore`].
@@ -21,6 +21,7 @@ use crate::sql::server::Tables;
 #[must_use]
 pub struct Builder {
     source: Source,
+    dialect: Dialect,
     table: Name,
     deadline: Duration,
     pool_size: usize,
@@ -35,6 +36,7 @@ enum Source {
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
+            .field("dialect", &self.dialect)
             .field("table", &self.table)
             .field("deadline", &self.deadline)
             .field("pool_size", &self.pool_size)
@@ -48,11 +50,20 @@ fn config_error(what: &'static str) -> StoreError {
 
 impl Builder {
     fn of(source: Source) -> Self {
-        Self { source, table: Name::default_table(), deadline: Duration::from_secs(2), pool_size: 8 }
+        Self {
+            source,
+            dialect: Dialect::default(),
+            table: Name::default_table(),
+            deadline: Duration::from_secs(2),
+            pool_size: 8,
+        }
     }
 
     pub(super) fn of_url(url: String) -> Self {
-        Self::of(Source::Url(url))
+        match url.strip_prefix("cockroachdb:") {
+            Some(rest) => Self::of(Source::Url(format!("postgresql:{rest}"))).cockroachdb(),
+            None => Self::of(Source::Url(url)),
+        }
     }
 
     pub(super) fn of_pool(pool: Pool) -> Self {
@@ -66,6 +77,16 @@ impl Builder {
     pub fn table(mut self, name: &str) -> Result<Self, StoreError> {
         self.table = Name::parse(NAME, name)?;
         Ok(self)
+    }
+
+    /// The server is CockroachDB 22.2 or newer, as for a URL that begins with `cockroachdb://`.
+    ///
+    /// Its transactions are serializable, and one that lost to another is tried again until the deadline. It has
+    /// nothing to watch changes by: other engines find a change within their `max_staleness`. Its tables are not those
+    /// of PostgreSQL.
+    pub fn cockroachdb(mut self) -> Self {
+        self.dialect = Dialect::Cockroach;
+        self
     }
 
     /// How long a call may take, waiting for a connection and retries included. 2 s by default.
@@ -83,7 +104,7 @@ impl Builder {
     /// The statements that make the tables, to run by hand. They may be run again.
     #[must_use]
     pub fn schema_sql(&self) -> String {
-        Texts::new(&self.table).schema
+        Texts::new(&self.table, self.dialect).schema
     }
 
     fn pool(&self) -> Result<Pool, StoreError> {
@@ -118,15 +139,23 @@ impl Builder {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        let (pool, texts) = (self.pool()?, Texts::new(&self.table));
+        let (pool, texts) = (self.pool()?, Texts::new(&self.table, self.dialect));
         let driver = Driver::start(NAME, self.deadline)?;
         driver
             .run(async move {
                 let migrated = async {
-                    let client = Lent::from(&pool).await?;
-                    client.batch_execute(&texts.migrate).await?;
-                    client.done();
-                    Ok::<_, Failure>(())
+                    loop {
+                        let client = Lent::from(&pool).await?;
+                        match client.batch_execute(&texts.migrate).await.map_err(Failure::from) {
+                            Err(e) if e.is_race() => client.roll_back().await?,
+                            Ok(()) => {
+                                client.done();
+                                return Ok::<_, Failure>(());
+                            }
+                            Err(e) => return Err(e),
+                        }
+                        tokio::time::sleep(PAUSE).await;
+                    }
                 };
                 migrated.await.map_err(|e| e.into_store("its tables could not be made"))
             })
@@ -141,7 +170,8 @@ impl Builder {
     /// server cannot be reached.
     pub async fn open(self) -> Result<PostgresStore, StoreError> {
         let owns_pool = matches!(self.source, Source::Url(_));
-        let postgres = Postgres { pool: self.pool()?, owns_pool, texts: Texts::new(&self.table) };
+        let postgres =
+            Postgres { pool: self.pool()?, owns_pool, texts: Texts::new(&self.table, self.dialect) };
         let driver = Driver::start(NAME, self.deadline)?;
         let checked = driver.run(async move {
             let found = match read(&postgres.pool, &postgres.texts.found, &[]).await {

@@ -32,6 +32,13 @@ impl Lent {
         self.0 = None;
     }
 
+    /// Ends its transaction, of which all answers have been read, and gives it back.
+    pub(super) async fn roll_back(self) -> Result<(), Failure> {
+        self.batch_execute("ROLLBACK").await?;
+        self.done();
+        Ok(())
+    }
+
     /// Takes it from the pool for good.
     pub(super) fn keep(mut self) -> Option<deadpool_postgres::ClientWrapper> {
         self.0.take().map(Object::take)

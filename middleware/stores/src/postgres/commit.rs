@@ -5,21 +5,20 @@ use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use sessile_engine::store::{Change, Expired, Outcome, Row};
 use tokio_postgres::Error;
+use tokio_postgres::types::ToSql;
 
+use super::PAUSE;
 use super::client::{Failure, Lent};
 use crate::sql::plan::{Key, Plan, keys, pieces, plan};
-use crate::sql::postgres::text::{BEGIN, COMMIT, Texts};
+use crate::sql::postgres::text::{COMMIT, Texts};
 use crate::sql::signed;
 
 /// Bytes in one statement; the server takes less than 1 GiB.
 const PIECE: usize = 64 << 20;
-/// Nothing is counted: the deadline of the call ends it.
-const PAUSE: Duration = Duration::from_millis(2);
 
 type Step<'a> = Pin<Box<dyn Future<Output = Result<u64, Error>> + Send + 'a>>;
 
@@ -67,12 +66,20 @@ impl<'a> Columns<'a> {
     }
 }
 
-fn begin(client: &Lent) -> Step<'_> {
-    Box::pin(async { client.batch_execute(BEGIN).await.map(|()| 0) })
+fn begin<'a>(client: &'a Lent, texts: &'a Texts) -> Step<'a> {
+    Box::pin(async { client.batch_execute(texts.begin).await.map(|()| 0) })
 }
 
 fn end(client: &Lent) -> Step<'_> {
     Box::pin(async { client.batch_execute(COMMIT).await.map(|()| 0) })
+}
+
+type Parameter<'a> = &'a (dyn ToSql + Sync);
+
+/// The parameters of `raise`.
+fn mark<'a>(now: &'a i64, slot: Option<&'a String>) -> Vec<Parameter<'a>> {
+    let slot = slot.map(|slot| slot as Parameter<'a>);
+    std::iter::once(now as Parameter<'a>).chain(slot).collect()
 }
 
 /// Applies `changes`, again and again while others are in the way.
@@ -92,6 +99,7 @@ pub(super) async fn commit(
                 continue;
             }
             Err(e) if e.is_race() => {
+                client.roll_back().await?;
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -117,7 +125,7 @@ pub(super) async fn commit(
 async fn locked<'a>(client: &Lent, texts: &Texts, changes: &'a [Change]) -> Result<Plan<'a>, Failure> {
     let wanted = keys(changes);
     if wanted.is_empty() {
-        client.batch_execute(BEGIN).await?;
+        client.batch_execute(texts.begin).await?;
         return Ok(Plan::default());
     }
     let lock = client.prepare_cached(&texts.lock).await?;
@@ -133,7 +141,7 @@ async fn locked<'a>(client: &Lent, texts: &Texts, changes: &'a [Change]) -> Resu
         }
         Ok(0)
     });
-    in_order(vec![begin(client), query]).await?;
+    in_order(vec![begin(client, texts), query]).await?;
     Ok(plan(&stored, changes))
 }
 
@@ -149,16 +157,19 @@ async fn write(client: &Lent, texts: &Texts, now: u64, plan: &Plan<'_>) -> Resul
 
     // Statements are known to the server after their first use on a connection.
     let mut prepared = Vec::new();
-    for (text, used) in [
-        (&texts.quarantine, !quarantined.is_empty()),
-        (&texts.quarantine_new, !quarantined_new.is_empty()),
-        (&texts.delete, !deleted.is_empty()),
-        (&texts.update, !updated.is_empty()),
-        (&texts.insert, !inserted.is_empty()),
-        (&texts.tell, !told.is_empty()),
-        (&texts.raise, true),
+    for text in [
+        (!quarantined.is_empty()).then_some(&texts.quarantine),
+        (!quarantined_new.is_empty()).then_some(&texts.quarantine_new),
+        (!deleted.is_empty()).then_some(&texts.delete),
+        (!updated.is_empty()).then_some(&texts.update),
+        (!inserted.is_empty()).then_some(&texts.insert),
+        texts.changes.as_ref().filter(|_| !told.is_empty()).map(|changes| &changes.tell),
+        Some(&texts.raise),
     ] {
-        prepared.push(if used { Some(client.prepare_cached(text).await?) } else { None });
+        prepared.push(match text {
+            Some(text) => Some(client.prepare_cached(text).await?),
+            None => None,
+        });
     }
     let Ok([quarantine, quarantine_new, delete, update, insert, tell, raise]) =
         <[Option<_>; 7]>::try_from(prepared)
@@ -166,6 +177,8 @@ async fn write(client: &Lent, texts: &Texts, now: u64, plan: &Plan<'_>) -> Resul
         return Err(Failure::Store(crate::sql::no_tables(super::NAME)));
     };
 
+    let slot = texts.slot();
+    let mark = mark(&now, slot.as_ref());
     let mut steps: Vec<Step<'_>> = Vec::new();
     if let Some(statement) = &quarantine {
         let ids = &quarantined;
@@ -174,8 +187,7 @@ async fn write(client: &Lent, texts: &Texts, now: u64, plan: &Plan<'_>) -> Resul
     if let Some(statement) = &quarantine_new {
         for c in &quarantined_new {
             steps.push(Box::pin(async move {
-                let row: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-                    [&c.ids, &c.versions, &c.expiries, &c.owners, &c.bytes, &now];
+                let row: [Parameter<'_>; 6] = [&c.ids, &c.versions, &c.expiries, &c.owners, &c.bytes, &now];
                 client.execute(statement, &row).await
             }));
         }
@@ -198,8 +210,8 @@ async fn write(client: &Lent, texts: &Texts, now: u64, plan: &Plan<'_>) -> Resul
     }
     // Last, since it may wait for others: who holds a mark waits for nobody any more.
     if let Some(statement) = &raise {
-        let now = &now;
-        steps.push(Box::pin(async move { client.execute(statement, &[now]).await }));
+        let mark = &mark;
+        steps.push(Box::pin(async move { client.execute(statement, mark).await }));
     }
     // Behind a statement that failed this rolls back.
     steps.push(end(client));
@@ -242,23 +254,30 @@ async fn expire_once(
     let text = if i64::try_from(now).is_ok() { &texts.expire } else { &texts.expire_beyond };
     let expire = client.prepare_cached(text).await?;
     let raise = client.prepare_cached(&texts.raise).await?;
-    let trim = client.prepare_cached(&texts.trim).await?;
+    let trim = match &texts.changes {
+        Some(changes) => Some(client.prepare_cached(&changes.trim).await?),
+        None => None,
+    };
+    let slot = texts.slot();
     let (now, high_water) = (signed(now), signed(high_water));
     // The statement asks for one more.
     let limit = i64::try_from(limit).unwrap_or(i64::MAX).min(i64::MAX - 1);
     let (mut removed, mut seen) = (0_i64, 0_i64);
     let (gone, there) = (&mut removed, &mut seen);
-    let steps: Vec<Step<'_>> = vec![
-        begin(client),
+    let mark = mark(&high_water, slot.as_ref());
+    let mut steps: Vec<Step<'_>> = vec![
+        begin(client, texts),
         Box::pin(async {
             let row = client.query_one(&expire, &[&now, &limit]).await?;
             (*gone, *there) = (row.try_get(0)?, row.try_get(1)?);
             Ok(0)
         }),
-        Box::pin(async { client.execute(&raise, &[&high_water]).await }),
-        Box::pin(async { client.execute(&trim, &[]).await }),
-        end(client),
+        Box::pin(async { client.execute(&raise, &mark).await }),
     ];
+    if let Some(trim) = &trim {
+        steps.push(Box::pin(async move { client.execute(trim, &[]).await }));
+    }
+    steps.push(end(client));
     in_order(steps).await?;
     // Fewer than allowed: the others that are due are held by somebody, and wait for the next run.
     let more = removed == limit && seen > limit;

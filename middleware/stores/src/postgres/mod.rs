@@ -17,6 +17,7 @@ mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use sessile_engine::SessionId;
@@ -31,12 +32,15 @@ use crate::driver::Driver;
 use crate::sql::plan::Key;
 use crate::sql::postgres::text::Texts;
 use crate::sql::postgres::watch::Polled;
-use crate::sql::server::{Server, Tables, is_store};
+use crate::sql::server::{Server, Tables, is_store, unwatched};
 use crate::sql::{Raw, unsigned};
 
 const NAME: &str = "postgres";
+/// Before a transaction is tried again that others were in the way of. Tries are not counted: the deadline of the call
+/// ends them.
+const PAUSE: Duration = Duration::from_millis(2);
 
-/// A [`Store`] in PostgreSQL 13 or newer.
+/// A [`Store`] in PostgreSQL 13 or newer, or in CockroachDB (see [`Builder::cockroachdb`]).
 ///
 /// # Cancel safety
 /// A call that is dropped goes on by itself, to its end or its deadline. A connection whose transaction or answer is
@@ -98,6 +102,10 @@ async fn read(
                 return Ok(rows);
             }
             Err(e) if e.is_stale() && !fresh => fresh = true,
+            Err(e) if e.is_race() => {
+                client.done();
+                tokio::time::sleep(PAUSE).await;
+            }
             Err(e) => {
                 // An answer has come to its end also when it is an error.
                 if !e.is_stale() {
@@ -131,6 +139,10 @@ fn number(rows: &[tokio_postgres::Row]) -> Result<Option<u64>, Failure> {
 impl Server for Postgres {
     const NAME: &'static str = NAME;
     const WATCHES: bool = true;
+
+    fn watches(&self) -> bool {
+        self.texts.changes.is_some()
+    }
 
     type Failure = Failure;
 
@@ -176,7 +188,10 @@ impl Server for Postgres {
         driver: Driver,
         closed: Arc<AtomicBool>,
     ) -> Result<Box<dyn Watch>, StoreError> {
-        let opened = watch::Source::open(&self, closed).await;
+        let Some(changes) = &self.texts.changes else {
+            return Err(unwatched(NAME));
+        };
+        let opened = watch::Source::open(&self.pool, changes, closed).await;
         let (source, first) = opened.map_err(|e| e.into_store("changes could not be watched"))?;
         Ok(Box::new(Polled::new(driver, source, first)))
     }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use deadpool_postgres::ClientWrapper;
+use deadpool_postgres::{ClientWrapper, Pool};
 use sessile_engine::store::StoreError;
 use tokio_postgres::Statement;
 
+use super::NAME;
 use super::client::{Failure, Lent};
-use super::{NAME, Postgres};
+use crate::sql::postgres::text::Changes;
 use crate::sql::postgres::watch::{Asks, FIRST, News};
 
 pub(super) struct Source {
@@ -20,11 +21,12 @@ pub(super) struct Source {
 impl Source {
     /// Takes a connection from the pool for good, and the first snapshot.
     pub(super) async fn open(
-        postgres: &Postgres,
+        pool: &Pool,
+        changes: &Changes,
         closed: Arc<AtomicBool>,
     ) -> Result<(Self, (String, i64)), Failure> {
-        let lent = Lent::from(&postgres.pool).await?;
-        let news = lent.prepare_cached(&postgres.texts.news).await?;
+        let lent = Lent::from(pool).await?;
+        let news = lent.prepare_cached(&changes.news).await?;
         let row = lent.query_one(FIRST, &[]).await?;
         let first = (row.try_get(0)?, row.try_get(1)?);
         let Some(client) = lent.keep() else { return Err(Failure::Store(crate::sql::closed(NAME))) };

@@ -29,6 +29,11 @@ pub(crate) trait Server: Send + Sync + 'static {
     /// A failure in doing `what`, without values of rows.
     fn error(what: &'static str, failure: Self::Failure) -> StoreError;
 
+    /// Whether this one does.
+    fn watches(&self) -> bool {
+        Self::WATCHES
+    }
+
     /// Largest row in bytes.
     fn max_row_bytes(&self) -> usize {
         MAX_ROW_BYTES
@@ -69,11 +74,16 @@ pub(crate) trait Server: Send + Sync + 'static {
         _driver: Driver,
         _closed: Arc<AtomicBool>,
     ) -> impl Future<Output = Result<Box<dyn Watch>, StoreError>> + Send {
-        async { Err(StoreError::new(StoreErrorKind::Unsupported, Self::NAME, "it does not tell of changes")) }
+        async { Err(unwatched(Self::NAME)) }
     }
 
     /// Ends what the store began, when it is closed for the first time. Calls may be under way.
     fn end(&self, driver: &Driver);
+}
+
+/// What somebody is told who would watch a server that cannot be.
+pub(crate) fn unwatched(name: &'static str) -> StoreError {
+    StoreError::new(StoreErrorKind::Unsupported, name, "it does not tell of changes")
 }
 
 /// A store over `S`.
@@ -115,7 +125,7 @@ impl<S: Server> Store for Tables<S> {
     fn capabilities(&self) -> Capabilities {
         let mut can = Capabilities::full();
         can.exclusive = false;
-        can.watch = S::WATCHES;
+        can.watch = self.server.watches();
         can.max_row_bytes = self.server.max_row_bytes();
         can
     }

@@ -11,7 +11,7 @@ use super::{NAME, Pooled, SqlxPostgresStore, read};
 use crate::driver::Driver;
 use crate::sql;
 use crate::sql::name::Name;
-use crate::sql::postgres::text::{BEGIN, Texts};
+use crate::sql::postgres::text::{Dialect, Texts};
 use crate::sql::server::Tables;
 
 /// Settings of a [`SqlxPostgresStore`].
@@ -56,7 +56,7 @@ impl Builder {
     /// The statements that make the tables, to run by hand or as a migration of the app. They may be run again.
     #[must_use]
     pub fn schema_sql(&self) -> String {
-        Texts::new(&self.table).schema
+        Texts::new(&self.table, Dialect::Postgres).schema
     }
 
     /// Makes the tables, unless they are there. Several machines may do so at once. To be called on the pool's runtime.
@@ -64,7 +64,7 @@ impl Builder {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        let (pool, texts) = (self.pool.clone(), Texts::new(&self.table));
+        let (pool, texts) = (self.pool.clone(), Texts::new(&self.table, Dialect::Postgres));
         let driver = Driver::beside(NAME, self.deadline)?;
         driver
             .run(async move {
@@ -90,13 +90,15 @@ impl Builder {
     pub async fn open(self) -> Result<SqlxPostgresStore, StoreError> {
         // For who has gone away: what waits for a lock, or was left in the middle, must not hold rows for ever.
         let limit = self.deadline.as_millis().clamp(1, i32::MAX.unsigned_abs().into());
+        let texts = Texts::new(&self.table, Dialect::Postgres);
         let pooled = Pooled {
             pool: self.pool,
-            texts: Texts::new(&self.table),
             begin: format!(
-                "{BEGIN}; SET LOCAL statement_timeout = {limit}; \
-                 SET LOCAL idle_in_transaction_session_timeout = {limit}"
+                "{}; SET LOCAL statement_timeout = {limit}; \
+                 SET LOCAL idle_in_transaction_session_timeout = {limit}",
+                texts.begin
             ),
+            texts,
         };
         let driver = Driver::beside(NAME, self.deadline)?;
         let checked = driver.run(async move {

@@ -142,8 +142,8 @@ async fn write(lent: &mut Lent, texts: &Texts, now: u64, plan: &Plan<'_>) -> Res
         }
     }
     let told: Vec<u8> = plan.changed().flatten().copied().collect();
-    if !told.is_empty() {
-        statement(&texts.tell).bind(told).execute(lent.get()?).await?;
+    if let Some(changes) = texts.changes.as_ref().filter(|_| !told.is_empty()) {
+        statement(&changes.tell).bind(told).execute(lent.get()?).await?;
     }
     // Last, since it may wait for others: who holds a mark waits for nobody any more.
     statement(&texts.raise).bind(now).execute(lent.get()?).await?;
@@ -185,7 +185,9 @@ async fn expire_once(
     let row = statement(text).bind(signed(now)).bind(limit).fetch_one(lent.get()?).await?;
     let (removed, seen): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     statement(&texts.raise).bind(signed(high_water)).execute(lent.get()?).await?;
-    statement(&texts.trim).execute(lent.get()?).await?;
+    if let Some(changes) = &texts.changes {
+        statement(&changes.trim).execute(lent.get()?).await?;
+    }
     lent.run(COMMIT).await?;
     // Fewer than allowed: the others that are due are held by somebody, and wait for the next run.
     let more = removed == limit && seen > limit;

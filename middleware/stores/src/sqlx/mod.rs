@@ -26,7 +26,7 @@ use crate::driver::Driver;
 use crate::sql::plan::Key;
 use crate::sql::postgres::text::Texts;
 use crate::sql::postgres::watch::Polled;
-use crate::sql::server::{Server, Tables, is_store};
+use crate::sql::server::{Server, Tables, is_store, unwatched};
 use crate::sql::{Raw, unsigned};
 
 const NAME: &str = "sqlx-postgres";
@@ -170,7 +170,10 @@ impl Server for Pooled {
         driver: Driver,
         closed: Arc<AtomicBool>,
     ) -> Result<Box<dyn Watch>, StoreError> {
-        let opened = watch::Source::open(&self, closed).await;
+        let Some(changes) = &self.texts.changes else {
+            return Err(unwatched(NAME));
+        };
+        let opened = watch::Source::open(&self.pool, changes, closed).await;
         let (source, first) = opened.map_err(|e| e.into_store("changes could not be watched"))?;
         Ok(Box::new(Polled::new(driver, source, first)))
     }

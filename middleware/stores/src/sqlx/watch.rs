@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sessile_engine::store::StoreError;
-use sqlx::{PgConnection, Row as _};
+use sqlx::{PgConnection, PgPool, Row as _};
 
+use super::NAME;
 use super::connection::{Failure, Lent, statement};
-use super::{NAME, Pooled};
+use crate::sql::postgres::text::Changes;
 use crate::sql::postgres::watch::{Asks, FIRST, News};
 
 pub(super) struct Source {
@@ -20,14 +21,15 @@ pub(super) struct Source {
 impl Source {
     /// Takes a connection from the pool for good, and the first snapshot.
     pub(super) async fn open(
-        pooled: &Pooled,
+        pool: &PgPool,
+        changes: &Changes,
         closed: Arc<AtomicBool>,
     ) -> Result<(Self, (String, i64)), Failure> {
-        let mut lent = Lent::from(&pooled.pool).await?;
+        let mut lent = Lent::from(pool).await?;
         let row = statement(FIRST).fetch_one(lent.get()?).await?;
         let first = (row.try_get(0)?, row.try_get(1)?);
         let Some(connection) = lent.keep() else { return Err(Failure::Store(crate::sql::closed(NAME))) };
-        Ok((Self { closed, news: pooled.texts.news.clone(), connection }, first))
+        Ok((Self { closed, news: changes.news.clone(), connection }, first))
     }
 
     async fn query(&mut self, snapshot: &str) -> Result<Vec<News>, sqlx::Error> {

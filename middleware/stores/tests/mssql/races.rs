@@ -1,7 +1,6 @@
 //! Writers that are in each other's way in SQL Server: all get through, one renewal wins, a deadlock is retried.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use sessile_engine::StoreErrorKind;
 use sessile_engine::store::{Change, Outcome, Row, Store};
@@ -14,39 +13,7 @@ use crate::support::{id, insert, owned, row, update};
 #[test]
 fn writers_in_each_others_way_all_get_through() {
     run(async |server| {
-        let stores = [open(&server).await, open(&server).await].map(Arc::new);
-        let _ = stores[0].commit(1, &(0..20).map(|n| insert(n, row(1))).collect::<Vec<_>>()).await.unwrap();
-        let done = Arc::new(AtomicU64::new(0));
-        let tasks: Vec<_> = (0..8_u32)
-            .map(|w| {
-                let (store, done) = (Arc::clone(&stores[w as usize % 2]), Arc::clone(&done));
-                tokio::spawn(async move {
-                    for round in 0..20_u32 {
-                        let mut changes = Vec::new();
-                        for n in 0..20 {
-                            let n = if w % 2 == 0 { n } else { 19 - n };
-                            let version = store.load(&id(n)).await.unwrap().map_or(0, |row| row.version);
-                            changes.push(update(n, version, row(version + 1)));
-                            changes.push(insert(1000 + round * 20 + n, row(1)));
-                        }
-                        for outcome in store.commit(1, &changes).await.unwrap() {
-                            if outcome == Outcome::Done {
-                                done.fetch_add(1, Ordering::Relaxed);
-                            }
-                        }
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        let mut versions = 0;
-        for n in 0..20 {
-            versions += stores[0].load(&id(n)).await.unwrap().unwrap().version - 1;
-        }
-        assert_eq!(stores[0].count().await.unwrap(), Some(420));
-        assert_eq!(done.load(Ordering::Relaxed), versions + 400);
+        crate::support::rivals::all_get_through(open(&server).await, open(&server).await).await;
     });
 }
 

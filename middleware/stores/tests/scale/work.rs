@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sessile_tests::Rng;
 
 use crate::nodes::{Nodes, Visitor, scale, turn};
-use crate::{redis_server, sql_server};
+use crate::{cluster_server, redis_server, sql_server};
 
 const SESSIONS: usize = 50;
 const THREADS: u64 = 8;
@@ -14,6 +14,12 @@ fn on_redis(test: impl Fn(&str, &Nodes)) {
     let _turn = turn();
     let Some(server) = redis_server::Server::start() else { return };
     test("redis", &Nodes::start(&server.url(), &[]));
+}
+
+fn on_cluster(test: impl Fn(&str, &Nodes)) {
+    let _turn = turn();
+    let Some(cluster) = cluster_server::Cluster::start() else { return };
+    test("redis cluster", &Nodes::start(&cluster.url(), &[]));
 }
 
 fn on_postgres(test: impl Fn(&str, &Nodes)) {
@@ -28,6 +34,11 @@ fn every_answered_put_on_redis_is_there() {
 }
 
 #[test]
+fn every_answered_put_on_a_cluster_is_there() {
+    on_cluster(puts);
+}
+
+#[test]
 fn every_answered_put_on_postgres_is_there() {
     on_postgres(puts);
 }
@@ -38,6 +49,11 @@ fn counters_on_redis_are_exact() {
 }
 
 #[test]
+fn counters_on_a_cluster_are_exact() {
+    on_cluster(counts);
+}
+
+#[test]
 fn counters_on_postgres_are_exact() {
     on_postgres(counts);
 }
@@ -45,6 +61,11 @@ fn counters_on_postgres_are_exact() {
 #[test]
 fn p3_a_logout_on_redis_is_honoured_everywhere() {
     on_redis(logouts);
+}
+
+#[test]
+fn p3_a_logout_on_a_cluster_is_honoured_everywhere() {
+    on_cluster(logouts);
 }
 
 #[test]

@@ -19,11 +19,13 @@ pub mod mongodb;
 pub mod mssql;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+pub mod namespace;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod process;
 #[cfg(any(feature = "mysql", feature = "mssql", feature = "mongodb", feature = "memcached"))]
 pub mod relay;
+pub mod rivals;
 #[cfg(feature = "tls-rustls")]
 pub mod tls;
 

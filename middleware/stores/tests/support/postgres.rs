@@ -1,6 +1,7 @@
 //! A PostgreSQL server of the test's own: in a temporary directory, on a free port of the loopback interface, ended with
 //! the test. It never touches a server that runs already.
 
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +15,8 @@ pub struct Server {
     bin: PathBuf,
     dir: tempfile::TempDir,
     port: u16,
+    /// What it listens on.
+    listen: &'static str,
     child: Option<Child>,
 }
 
@@ -41,6 +44,11 @@ fn quietly(command: &mut Command, dir: &Path) {
 impl Server {
     /// `None`, and a line that says so, without PostgreSQL.
     pub fn start() -> Option<Self> {
+        Self::start_for(None)
+    }
+
+    /// As [`start`](Self::start), for clients of that network too, who need the password.
+    pub fn start_for(network: Option<&str>) -> Option<Self> {
         let Some(bin) = bin() else {
             super::skipped("PostgreSQL is not installed");
             return None;
@@ -55,7 +63,13 @@ impl Server {
             .args(["-E", "UTF8", "--no-locale", "--no-sync"])
             .status();
         assert!(status.is_ok_and(|s| s.success()), "initdb failed");
-        let mut server = Self { bin, dir, port: free_port(), child: None };
+        if let Some(network) = network {
+            let allowed = dir.path().join("data/pg_hba.conf");
+            let mut file = std::fs::OpenOptions::new().append(true).open(allowed).expect("initdb made it");
+            writeln!(file, "host all all {network} scram-sha-256").expect("a line");
+        }
+        let listen = if network.is_some() { "*" } else { "127.0.0.1" };
+        let mut server = Self { bin, dir, port: free_port(), listen, child: None };
         server.resume();
         Some(server)
     }
@@ -66,7 +80,7 @@ impl Server {
         quietly(&mut postgres, self.dir.path());
         let log = std::fs::File::create(self.dir.path().join("log")).expect("a file");
         let child = postgres
-            .args(["-D", "data", "-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(["-D", "data", "-h", self.listen, "-p", &self.port.to_string()])
             .args(["-c", "unix_socket_directories=", "-c", "deadlock_timeout=100ms"])
             .args(["-c", "shared_buffers=32MB", "-c", "max_connections=60", "-c", "fsync=off"])
             .stderr(log)
@@ -115,6 +129,11 @@ impl Server {
         })
         .join()
         .expect("no panic")
+    }
+
+    /// Whether the server has written this into its log.
+    pub fn logged(&self, text: &str) -> bool {
+        std::fs::read_to_string(self.dir.path().join("log")).is_ok_and(|log| log.contains(text))
     }
 
     pub fn url(&self, database: &str) -> String {
