@@ -25,25 +25,27 @@ pub fn threads(args: &Args, mut subjects: Vec<Box<dyn Subject>>) {
         })
         .collect();
     let until = Until::After(Duration::from_secs_f64(args.seconds));
-    let mut rates: BTreeMap<(&str, usize, usize), Vec<f64>> = BTreeMap::new();
+    let mut rates: BTreeMap<(&str, usize, usize), [Vec<f64>; 2]> = BTreeMap::new();
     for _ in 0..args.rounds {
         for work in [Work::Read, Work::Write] {
             for workers in [1, 2] {
                 for (s, subject) in subjects.iter_mut().enumerate() {
                     if let Some(crowd) = subject.crowd(work, &cookies[s], Aim::Spread, workers, TASKS, until)
                     {
-                        let rate = crowd.requests as f64 / crowd.seconds;
-                        rates.entry((work.name(), workers, s)).or_default().push(rate);
+                        let [rate, busy] = rates.entry((work.name(), workers, s)).or_default();
+                        rate.push(crowd.requests as f64 / crowd.seconds);
+                        busy.push(crowd.processor_seconds / crowd.seconds);
                     }
                     subject.settle();
                 }
             }
         }
     }
-    for ((work, threads, s), rates) in rates {
+    for ((work, threads, s), [rates, busy]) in rates {
         let subject = subjects[s].name().to_owned();
         let about = About { suite: "crowd", workload: work.to_owned(), subject, keys, sessions, threads };
         figure(&about, "rate", "1/s", &rates);
+        figure(&about, "processors busy", "1", &busy);
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::Outcome;
 use crate::args::Args;
-use crate::out::{About, figure, quantile};
+use crate::out::{About, figure, processor_time, quantile};
 
 const CONNECTIONS: usize = 64;
 
@@ -39,12 +39,7 @@ impl Server {
 
     /// Nanoseconds that its threads have run.
     fn cpu(&self) -> f64 {
-        let tasks = format!("/proc/{}/task", self.child.id());
-        let Ok(tasks) = std::fs::read_dir(tasks) else { return 0.0 };
-        tasks
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
-            .filter_map(|stat| stat.split(' ').next()?.parse::<f64>().ok())
-            .sum()
+        processor_time(&self.child.id().to_string())
     }
 }
 

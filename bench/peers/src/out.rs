@@ -50,3 +50,12 @@ pub fn quantile(sorted: &[f64], q: f64) -> f64 {
         _ => 0.0,
     }
 }
+
+/// Nanoseconds that the threads of a process have run which are there now.
+pub fn processor_time(process: &str) -> f64 {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{process}/task")) else { return 0.0 };
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
+        .filter_map(|stat| stat.split(' ').next()?.parse::<f64>().ok())
+        .sum()
+}

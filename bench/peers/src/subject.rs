@@ -16,7 +16,7 @@ use sessile_bench::cycle::run;
 use sessile_bench::data::Stream;
 use tower_service::Service;
 
-use crate::out::quantile;
+use crate::out::{processor_time, quantile};
 use crate::work::Work;
 
 pub type Body = Empty<Bytes>;
@@ -68,6 +68,8 @@ pub struct Crowd {
     pub requests: u64,
     pub ok: u64,
     pub seconds: f64,
+    /// Of all threads, the library's own among them.
+    pub processor_seconds: f64,
     pub latencies_us: Vec<f64>,
 }
 
@@ -330,7 +332,7 @@ where
         let service = (self.make)(work);
         let stop = Arc::new(AtomicBool::new(false));
         let cookies: Arc<[HeaderValue]> = if aim == Aim::One { cookies[..1].into() } else { cookies.into() };
-        let start = Instant::now();
+        let (start, ran) = (Instant::now(), processor_time("self"));
         let handles: Vec<_> = (0..tasks)
             .map(|task| {
                 let (mut service, stop, cookies) = (service.clone(), stop.clone(), cookies.clone());
@@ -369,6 +371,8 @@ where
             crowd.latencies_us.extend(latencies);
         }
         crowd.seconds = start.elapsed().as_secs_f64();
+        // The runtime's threads are still there, with what they have run.
+        crowd.processor_seconds = (processor_time("self") - ran) / 1e9;
         crowd.latencies_us.sort_by(f64::total_cmp);
         Some(crowd)
     }
