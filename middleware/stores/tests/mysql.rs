@@ -429,7 +429,6 @@ fn the_largest_rows_and_batches_fit() {
 #[cfg(feature = "tls-rustls")]
 #[test]
 fn over_tls_the_system_says_whom_to_trust() {
-    const CHILD: &str = "SESSILE_TEST_MYSQL_OVER_TLS";
     let connect = |url: &str| {
         let store = MysqlStore::builder(url).deadline(BOUND);
         pollster::block_on(async {
@@ -437,8 +436,7 @@ fn over_tls_the_system_says_whom_to_trust() {
             store.open().await?.commit(1, &[insert(1, row(1))]).await
         })
     };
-    // The system's certificates are a matter of the environment, which is the whole process's.
-    if let Ok(url) = std::env::var(CHILD) {
+    if let Some(url) = support::tls::url_of_child() {
         assert_eq!(connect(&url).unwrap(), [Outcome::Done]);
         // No name but those in the certificate.
         assert!(connect(&url.replace("127.0.0.1", "localhost")).is_err());
@@ -459,13 +457,7 @@ fn over_tls_the_system_says_whom_to_trust() {
     let url = format!("{}?require_ssl=true", server.url("sessions"));
     assert!(connect(&server.url("sessions")).is_err(), "the server takes encrypted connections only");
     assert!(connect(&url).is_err(), "nobody knows the authority of this test");
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "over_tls_the_system_says_whom_to_trust"])
-        .env(CHILD, &url)
-        .env("SSL_CERT_FILE", file("ca.pem"))
-        .output()
-        .unwrap();
-    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    support::tls::trusts(dir.path(), "over_tls_the_system_says_whom_to_trust", &url);
 }
 
 /// The server is killed under load and comes back: every failure is "unavailable", what was confirmed is there, and the

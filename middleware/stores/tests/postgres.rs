@@ -459,3 +459,33 @@ fn a_watch_ends_with_its_server_and_with_its_store() {
         assert_eq!(watch.next().await.unwrap_err().kind(), StoreErrorKind::Closed);
     });
 }
+
+/// Over TLS, and only with a server whose authority the system trusts.
+#[cfg(feature = "tls-rustls")]
+#[test]
+fn over_tls_the_system_says_whom_to_trust() {
+    let connect = |url: &str| {
+        let store = PostgresStore::builder(url).deadline(BOUND);
+        pollster::block_on(async {
+            store.migrate().await?;
+            store.open().await?.commit(1, &[insert(1, row(1))]).await
+        })
+    };
+    if let Some(url) = support::tls::url_of_child() {
+        assert_eq!(connect(&url).unwrap(), [Outcome::Done]);
+        // No name but those in the certificate.
+        assert!(connect(&url.replace("127.0.0.1", "localhost")).is_err());
+        return;
+    }
+    let Some(dir) = support::tls::certificates() else { return };
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        support::give_away(&file.unwrap().path());
+    }
+    support::give_away(dir.path());
+    let Some(server) = Server::start_with_tls(dir.path()) else { return };
+    let url = format!("{}?sslmode=require", server.url("postgres"));
+    let plain = format!("{}?sslmode=disable", server.url("postgres"));
+    assert!(connect(&plain).is_err(), "the server takes encrypted connections only");
+    assert!(connect(&url).is_err(), "nobody knows the authority of this test");
+    support::tls::trusts(dir.path(), "over_tls_the_system_says_whom_to_trust", &url);
+}

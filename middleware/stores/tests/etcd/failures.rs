@@ -131,3 +131,29 @@ fn calls_are_answered_when_their_store_was_made_inside_a_runtime() {
         other.close().await.unwrap();
     });
 }
+
+/// Rows and news over TLS, and only with a server whose authority the system trusts.
+#[cfg(feature = "tls-rustls")]
+#[test]
+fn over_tls_the_system_says_whom_to_trust() {
+    use super::support::tls;
+    if let Some(url) = tls::url_of_child() {
+        let store = EtcdStore::connect(&url).unwrap();
+        let mut watch = block_on(store.watch()).unwrap();
+        done(&store, &[insert(1, row(1))]);
+        assert_eq!(load(&store, 1), Some(row(1)));
+        assert!(soon(
+            || block_on(watch.next()).unwrap() == sessile_engine::store::Notice::Changed(vec![id(1)])
+        ));
+        // No name but those in the certificate.
+        let elsewhere =
+            EtcdStore::builder(&url.replace("127.0.0.1", "localhost")).deadline(Duration::from_millis(500));
+        assert_eq!(kind(elsewhere.connect()), StoreErrorKind::Unavailable);
+        return;
+    }
+    let Some(dir) = tls::certificates() else { return };
+    let Some(cluster) = Cluster::start_with_tls(dir.path()) else { return };
+    let stranger = EtcdStore::builder(&cluster.tls_url()).deadline(Duration::from_millis(500)).connect();
+    assert_eq!(kind(stranger), StoreErrorKind::Unavailable, "nobody knows the authority of this test");
+    tls::trusts(dir.path(), "failures::over_tls_the_system_says_whom_to_trust", &cluster.tls_url());
+}

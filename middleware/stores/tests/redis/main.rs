@@ -6,6 +6,7 @@
 
 #[cfg(feature = "tls-rustls")]
 #[path = "../support/tls.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
 mod certificates;
 mod cluster;
 #[path = "../support/cluster.rs"]

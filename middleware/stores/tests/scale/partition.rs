@@ -153,7 +153,7 @@ fn p3_a_server_that_is_cut_off_from_redis_serves_nobody_who_has_left() {
 fn p3_a_server_that_is_cut_off_from_postgres_serves_nobody_who_has_left() {
     let _turn = turn();
     let Some(namespace) = Namespace::make() else { return };
-    let Some(server) = sql_server::postgres::Server::start_for(Some(NETWORK)) else { return };
+    let Some(server) = sql_server::postgres::Server::start_for(NETWORK) else { return };
     let near = server.url("postgres");
     let far = near.replace("127.0.0.1", &namespace.store().to_string());
     partitions("postgres", &namespace, &near, &far);

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -17,11 +18,14 @@ pub struct Cluster {
     members: Vec<Member>,
     dir: tempfile::TempDir,
     secured: Cell<bool>,
+    /// Where members speak TLS too, each at a port of its own.
+    certificates: Option<PathBuf>,
     runtime: tokio::runtime::Runtime,
 }
 
 struct Member {
     client: u16,
+    tls: u16,
     peer: u16,
     process: Option<Child>,
 }
@@ -29,18 +33,29 @@ struct Member {
 impl Cluster {
     /// `None`, and a line that says so, where there is no server.
     pub fn start(members: usize) -> Option<Self> {
+        Self::start_with(members, None)
+    }
+
+    /// One that speaks TLS as well, as the certificate in that directory.
+    pub fn start_with_tls(certificates: &Path) -> Option<Self> {
+        Self::start_with(1, Some(certificates))
+    }
+
+    fn start_with(members: usize, certificates: Option<&Path>) -> Option<Self> {
         if program("etcd").is_none() {
             skipped("no etcd for the etcd store");
             return None;
         }
         // A port may be taken by another between looking and starting.
         for _ in 0..5 {
-            let member = |_| Member { client: free_port(), peer: free_port(), process: None };
+            let member =
+                |_| Member { client: free_port(), tls: free_port(), peer: free_port(), process: None };
             let members = (0..members).map(member).collect();
             let dir = tempfile::tempdir().unwrap();
             let mut builder = tokio::runtime::Builder::new_multi_thread();
             let runtime = builder.worker_threads(1).enable_all().build().unwrap();
-            let mut cluster = Self { members, dir, secured: Cell::new(false), runtime };
+            let certificates = certificates.map(Path::to_owned);
+            let mut cluster = Self { members, dir, secured: Cell::new(false), certificates, runtime };
             (0..cluster.members.len()).for_each(|n| cluster.run(n));
             if cluster.is_ready() {
                 return Some(cluster);
@@ -53,7 +68,13 @@ impl Cluster {
     fn run(&mut self, n: usize) {
         let peer = |n: usize, member: &Member| format!("m{n}=http://127.0.0.1:{}", member.peer);
         let peers: Vec<_> = self.members.iter().enumerate().map(|(n, member)| peer(n, member)).collect();
-        let own = format!("http://127.0.0.1:{}", self.members[n].client);
+        let mut own = format!("http://127.0.0.1:{}", self.members[n].client);
+        let mut tls = Vec::new();
+        if let Some(dir) = &self.certificates {
+            own += &format!(",https://127.0.0.1:{}", self.members[n].tls);
+            tls = ["--cert-file".into(), dir.join("server.pem"), "--key-file".into(), dir.join("server.key")]
+                .into();
+        }
         let to_peers = format!("http://127.0.0.1:{}", self.members[n].peer);
         let child = Command::new(program("etcd").unwrap())
             .args(["--name", &format!("m{n}"), "--log-level", "fatal", "--logger", "zap"])
@@ -62,6 +83,7 @@ impl Cluster {
             .args(["--listen-peer-urls", &to_peers, "--initial-advertise-peer-urls", &to_peers])
             .args(["--initial-cluster", &peers.join(","), "--data-dir"])
             .arg(self.dir.path().join(format!("m{n}")))
+            .args(tls)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -94,6 +116,10 @@ impl Cluster {
             self.members.iter().map(|member| format!("127.0.0.1:{}", member.client)).collect();
         let user = if self.secured.get() { format!("root:{PASSWORD}@") } else { String::new() };
         format!("etcd://{user}{}", hosts.join(","))
+    }
+
+    pub fn tls_url(&self) -> String {
+        format!("etcds://127.0.0.1:{}", self.members[0].tls)
     }
 
     fn try_ask<T, F>(&self, n: usize, call: impl FnOnce(Client) -> F) -> Result<T, Error>

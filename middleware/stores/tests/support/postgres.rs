@@ -1,7 +1,7 @@
 //! A PostgreSQL server of the test's own: in a temporary directory, on a free port of the loopback interface, ended with
 //! the test. It never touches a server that runs already.
 
-use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +17,7 @@ pub struct Server {
     port: u16,
     /// What it listens on.
     listen: &'static str,
+    args: Vec<String>,
     child: Option<Child>,
 }
 
@@ -44,11 +45,29 @@ fn quietly(command: &mut Command, dir: &Path) {
 impl Server {
     /// `None`, and a line that says so, without PostgreSQL.
     pub fn start() -> Option<Self> {
-        Self::start_for(None)
+        Self::start_with("", &[])
+    }
+
+    /// One that takes encrypted connections only, as the certificate in that directory, which [`give_away`] has given.
+    pub fn start_with_tls(certificates: &Path) -> Option<Self> {
+        let file = |name: &str| certificates.join(name).display().to_string();
+        let (certificate, key) = (file("server.pem"), file("server.key"));
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+        let args = ["ssl=on".into(), format!("ssl_cert_file={certificate}"), format!("ssl_key_file={key}")];
+        Self::start_with("hostnossl all all all reject\n", &args)
     }
 
     /// As [`start`](Self::start), for clients of that network too, who need the password.
-    pub fn start_for(network: Option<&str>) -> Option<Self> {
+    pub fn start_for(network: &str) -> Option<Self> {
+        let mut server = Self::start_with(&format!("host all all {network} scram-sha-256\n"), &[])?;
+        server.kill();
+        server.listen = "*";
+        server.resume();
+        Some(server)
+    }
+
+    /// As [`start`](Self::start), with rules before all others for who may connect, and settings.
+    fn start_with(rules: &str, settings: &[String]) -> Option<Self> {
         let Some(bin) = bin() else {
             super::skipped("PostgreSQL is not installed");
             return None;
@@ -63,13 +82,11 @@ impl Server {
             .args(["-E", "UTF8", "--no-locale", "--no-sync"])
             .status();
         assert!(status.is_ok_and(|s| s.success()), "initdb failed");
-        if let Some(network) = network {
-            let allowed = dir.path().join("data/pg_hba.conf");
-            let mut file = std::fs::OpenOptions::new().append(true).open(allowed).expect("initdb made it");
-            writeln!(file, "host all all {network} scram-sha-256").expect("a line");
-        }
-        let listen = if network.is_some() { "*" } else { "127.0.0.1" };
-        let mut server = Self { bin, dir, port: free_port(), listen, child: None };
+        let allowed = dir.path().join("data/pg_hba.conf");
+        let others = std::fs::read_to_string(&allowed).expect("initdb made it");
+        std::fs::write(allowed, format!("{rules}{others}")).expect("a file");
+        let args = settings.iter().flat_map(|setting| ["-c".to_owned(), setting.clone()]).collect();
+        let mut server = Self { bin, dir, port: free_port(), listen: "127.0.0.1", args, child: None };
         server.resume();
         Some(server)
     }
@@ -83,6 +100,7 @@ impl Server {
             .args(["-D", "data", "-h", self.listen, "-p", &self.port.to_string()])
             .args(["-c", "unix_socket_directories=", "-c", "deadlock_timeout=100ms"])
             .args(["-c", "shared_buffers=32MB", "-c", "max_connections=60", "-c", "fsync=off"])
+            .args(&self.args)
             .stderr(log)
             .spawn();
         self.child = Some(child.expect("the server starts"));

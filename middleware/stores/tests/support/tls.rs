@@ -1,4 +1,4 @@
-//! An authority of the test's own, and a server's certificate from it.
+//! An authority of the test's own, a server's certificate from it, and a process whose system trusts that authority.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -28,4 +28,24 @@ pub(crate) fn certificates() -> Option<tempfile::TempDir> {
     }
     let _ = writeln!(io::stderr(), "\nSKIPPED: no openssl to make certificates with");
     None
+}
+
+/// The URL for a process that [`trusts`] made.
+pub(crate) fn url_of_child() -> Option<String> {
+    std::env::var(CHILD).ok()
+}
+
+const CHILD: &str = "SESSILE_TEST_OVER_TLS";
+
+/// Runs the test of this name again with a URL, in a process for which the authority in `dir` is one of the system's:
+/// which those are is a matter of the environment, and so the whole process's.
+pub(crate) fn trusts(dir: &Path, test: &str, url: &str) {
+    let child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", test])
+        .env(CHILD, url)
+        .env("SSL_CERT_FILE", dir.join("ca.pem"))
+        .output()
+        .expect("this program runs again");
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}");
 }
