@@ -37,6 +37,9 @@ where
     move |e| match e {
         SdkError::ServiceError(e) => {
             let status = e.raw().status().as_u16();
+            if e.raw().status().is_success() {
+                return unreadable(what).with_source(e.into_err());
+            }
             let e = e.into_err();
             said(what, e.code().unwrap_or("an error"), e.message().unwrap_or_default(), status).with_source(e)
         }
@@ -45,10 +48,14 @@ where
         }
         // Something else than the service has answered, with what is no error of it.
         SdkError::ResponseError(ref answer) if answer.raw().status().is_success() => {
-            own(StoreErrorKind::Corrupt, format!("{what}: the answer has an unexpected form")).with_source(e)
+            unreadable(what).with_source(e)
         }
         e => own(StoreErrorKind::Unavailable, format!("{what}: the service does not answer")).with_source(e),
     }
+}
+
+fn unreadable(what: &'static str) -> StoreError {
+    own(StoreErrorKind::Corrupt, format!("{what}: the answer has an unexpected form"))
 }
 
 /// What the service says of a request that it refuses.

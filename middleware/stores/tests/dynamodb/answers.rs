@@ -1,5 +1,8 @@
 //! Answers that no server gives when it is asked to: what is sent again, what is not, and what the engine is told.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::support::dynamodb::{SECRET, Stub, refusal};
 use super::*;
 
@@ -15,7 +18,7 @@ fn cancelled(codes: [&str; 2]) -> String {
 
 /// The first `times` requests of every kind are refused.
 fn refuses(times: u32, status: u16, code: &'static str) -> Stub {
-    Stub::start(move |_, n| (n < times).then(|| (status, refusal(code, "too much"))))
+    Stub::start(move |_, _, n| (n < times).then(|| (status, refusal(code, "too much"))))
 }
 
 #[test]
@@ -42,7 +45,7 @@ fn what_the_service_has_no_capacity_for_is_sent_again_and_told_if_that_lasts() {
 
 #[test]
 fn what_another_transaction_was_in_the_way_of_is_sent_again() {
-    let stub = Stub::start(|operation, n| match operation {
+    let stub = Stub::start(|operation, _, n| match operation {
         "transactwriteitems" if n < 5 => Some((
             400,
             cancelled([["None", "TransactionConflict"], ["TransactionConflict", "None"]][n as usize % 2]),
@@ -64,7 +67,7 @@ fn a_renewal_is_told_what_stood_in_its_way() {
         (["ConditionalCheckFailed", "TransactionConflict"], Outcome::Exists),
         (["None", "ConditionalCheckFailed"], Outcome::Missing),
     ] {
-        let stub = Stub::start(move |operation, _| {
+        let stub = Stub::start(move |operation, _, _| {
             (operation == "transactwriteitems").then(|| (400, cancelled(codes)))
         });
         assert_eq!(commit(&store(&stub), &[rekey(1, 1, 2, row(1))]).unwrap(), [wanted], "{codes:?}");
@@ -74,7 +77,7 @@ fn a_renewal_is_told_what_stood_in_its_way() {
         ("ThrottlingError", StoreErrorKind::Unavailable),
         ("AccessDenied", StoreErrorKind::Config),
     ] {
-        let stub = Stub::start(move |operation, _| {
+        let stub = Stub::start(move |operation, _, _| {
             (operation == "transactwriteitems").then(|| (400, cancelled(["None", code])))
         });
         assert_eq!(kind(commit(&store(&stub), &[rekey(1, 1, 2, row(1))])), wanted, "{code}");
@@ -87,8 +90,9 @@ fn a_renewal_is_told_what_stood_in_its_way() {
 fn a_change_that_was_not_answered_is_not_sent_again() {
     for answer in [(500, refusal("InternalServerError", "x")), (503, "nonsense".to_owned())] {
         let answered = answer.clone();
-        let stub =
-            Stub::start(move |operation, n| (n == 0 && operation != "updateitem").then(|| answered.clone()));
+        let stub = Stub::start(move |operation, _, n| {
+            (n == 0 && operation != "updateitem").then(|| answered.clone())
+        });
         let store = store(&stub);
         assert_eq!(kind(commit(&store, &[insert(1, row(1))])), StoreErrorKind::Unavailable, "{answer:?}");
         assert_eq!(stub.asked("putitem"), 1);
@@ -116,7 +120,7 @@ fn what_is_wrong_for_good_is_a_mistake_of_the_configuration_and_shows_no_secret(
         }
         assert_eq!(stub.asked("getitem"), 1, "{code} is not asked again");
     }
-    let denied = Stub::start(|_, _| Some((400, refusal("AccessDeniedException", "no"))));
+    let denied = Stub::start(|_, _, _| Some((400, refusal("AccessDeniedException", "no"))));
     let migrated = block_on(DynamoStore::builder(&denied.url()).deadline(BOUND).migrate());
     assert_eq!(kind(migrated), StoreErrorKind::Config);
     // Who signs requests for others than the server does not say the secret either.
@@ -129,7 +133,7 @@ fn what_is_wrong_for_good_is_a_mistake_of_the_configuration_and_shows_no_secret(
 #[test]
 fn an_answer_that_is_none_is_an_error() {
     for answer in ["", "[", "{\"Item\":[]}", "<html>"] {
-        let stub = Stub::start(move |_, _| Some((200, answer.to_owned())));
+        let stub = Stub::start(move |_, _, _| Some((200, answer.to_owned())));
         let loaded = block_on(store(&stub).load(&id(1)));
         // An empty body is that of an empty answer.
         match answer {
@@ -148,7 +152,7 @@ fn what_was_left_out_of_an_answer_is_asked_for() {
         )
     };
     let left = r#""sessile_sessions":{"Keys":[{"shard":{"S":"mark/1"},"id":{"S":"mark"}}]}"#;
-    let stub = Stub::start(move |operation, n| match (operation, n) {
+    let stub = Stub::start(move |operation, _, n| match (operation, n) {
         ("batchgetitem", 0) => Some((200, found(5, left))),
         ("batchgetitem", _) => Some((200, found(9, ""))),
         _ => None,
@@ -166,7 +170,7 @@ fn a_session_that_moves_during_a_listing_of_its_owner_is_found_by_the_next_look(
     let fields = r#""version":{"N":"3"},"due":{"N":"4"},"owner":{"S":"uann"},"record":{"B":""}"#;
     let rows = format!(r#"{{"Responses":{{"sessile_sessions":[{{{key},{fields}}}]}}}}"#);
     // The first look, at each of sixteen shards, finds nothing.
-    let stub = Stub::start(move |operation, n| match operation {
+    let stub = Stub::start(move |operation, _, n| match operation {
         "query" if n == 16 => Some((200, index.clone())),
         "batchgetitem" => Some((200, rows.clone())),
         _ => None,
@@ -174,4 +178,40 @@ fn a_session_that_moves_during_a_listing_of_its_owner_is_found_by_the_next_look(
     let found = block_on(store(&stub).list_owner("ann")).unwrap();
     assert_eq!(found.iter().map(|listed| listed.id).collect::<Vec<_>>(), [id(7)]);
     assert_eq!(stub.asked("query"), 48, "until a look finds nothing new");
+}
+
+/// Calls whose deadline ends while their answer is on its way leave it to nobody.
+#[test]
+fn no_call_gets_the_answer_to_a_call_whose_deadline_ended() {
+    let digits = |n: u32| id(n).as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let known: Vec<_> = (0..20).map(|n| (digits(n), u64::from(n) + 1)).collect();
+    let held = Arc::new(AtomicU32::new(0));
+    let until = Arc::clone(&held);
+    let stub = Stub::start(move |operation, body, n| {
+        let (_, version) =
+            known.iter().find(|(digits, _)| operation == "getitem" && body.contains(digits))?;
+        // Those that came before are answered later.
+        while n < until.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let record = r#""record":{"B":""}"#;
+        Some((200, format!(r#"{{"Item":{{"version":{{"N":"{version}"}},"due":{{"N":"1"}},{record}}}}}"#)))
+    });
+    let store = block_on(DynamoStore::builder(&stub.url()).deadline(Duration::from_secs(2)).open()).unwrap();
+    let version = |n| load(&store, n).unwrap().version;
+    assert_eq!(version(1), 2);
+    for round in 0..3 {
+        let asked = stub.asked("getitem") as u32;
+        held.store(asked + 1, Ordering::Release);
+        let e = block_on(store.load(&id(1))).unwrap_err();
+        assert_eq!(e.kind(), StoreErrorKind::Unavailable, "{e}");
+        // What has been held back is answered now, to nobody.
+        if round % 2 == 0 {
+            held.store(0, Ordering::Release);
+        }
+        for n in 2..20 {
+            assert_eq!(version(n), u64::from(n) + 1);
+        }
+        held.store(0, Ordering::Release);
+    }
 }

@@ -4,7 +4,6 @@ use std::task::{Context, Waker};
 use std::time::Instant;
 
 use super::support::dynamodb::client;
-use super::support::relay::Relay;
 use super::*;
 
 fn impatient(server: &Server) -> DynamoStore {
@@ -49,37 +48,6 @@ fn no_call_gets_the_answer_to_a_call_that_was_dropped() {
     // What was sent was done, although nobody waited for it.
     let all = 100 + 4 * ROUNDS as usize;
     assert!(soon(|| block_on(store.list(None, 10_000)).unwrap().len() == all));
-}
-
-/// Calls whose deadline ends while their answer is on its way leave it to nobody.
-#[test]
-fn no_call_gets_the_answer_to_a_call_whose_deadline_ended() {
-    let Some(server) = Server::local() else { return };
-    let _ = open(&server, "t");
-    let relay = Relay::to(server.port());
-    let url = server.url().replace(&server.port().to_string(), &relay.port.to_string());
-    let store = DynamoStore::builder(&url).table(server.table("t")).deadline(Duration::from_secs(2));
-    let store = block_on(store.open()).unwrap();
-    let rows: Vec<_> = (0..20).map(|n| put(n, row(u64::from(n) + 1))).collect();
-    assert!(soon(|| commit(&store, &rows).is_ok()));
-    for round in 0..3 {
-        relay.hold();
-        let e = block_on(store.load(&id(1))).unwrap_err();
-        assert_eq!(e.kind(), StoreErrorKind::Unavailable, "{e}");
-        // What has been held back is answered now, to nobody.
-        if round % 2 == 0 {
-            relay.release();
-        }
-        for n in 2..20 {
-            let mut loaded = None;
-            assert!(soon(|| {
-                loaded = block_on(store.load(&id(n))).ok();
-                loaded.is_some()
-            }));
-            assert_eq!(loaded.unwrap(), Some(row(u64::from(n) + 1)), "row {n}");
-        }
-        relay.release();
-    }
 }
 
 fn is_unavailable(store: &DynamoStore) {

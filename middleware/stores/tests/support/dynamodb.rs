@@ -213,16 +213,16 @@ pub struct Stub {
     state: Arc<StubState>,
 }
 
-type Script = dyn Fn(&str, u32) -> Option<(u16, String)> + Send + Sync;
+type Script = dyn Fn(&str, &str, u32) -> Option<(u16, String)> + Send + Sync;
 
 struct StubState {
-    /// What to answer to the n-th request of an operation.
+    /// What to answer to an operation, by what it asks and how many came before.
     script: Box<Script>,
     asked: std::sync::Mutex<Vec<String>>,
 }
 
 impl Stub {
-    pub fn start(script: impl Fn(&str, u32) -> Option<(u16, String)> + Send + Sync + 'static) -> Self {
+    pub fn start(script: impl Fn(&str, &str, u32) -> Option<(u16, String)> + Send + Sync + 'static) -> Self {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(StubState { script: Box::new(script), asked: Default::default() });
@@ -293,7 +293,7 @@ impl StubState {
             asked.push(operation.to_owned());
             asked.iter().filter(|asked| *asked == operation).count() as u32 - 1
         };
-        (self.script)(operation, n).unwrap_or_else(|| (200, "{}".into()))
+        (self.script)(operation, body, n).unwrap_or_else(|| (200, "{}".into()))
     }
 }
 
