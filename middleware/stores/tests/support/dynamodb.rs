@@ -15,32 +15,47 @@ use super::{first_of, free_port, installed, process, skipped};
 
 pub const SECRET: &str = "s3cret-of-the-app";
 
-/// Requests one after the other: by itself moto decides conditions on several threads at once, so that two of two that
-/// exclude each other would both hold. It goes when its standard input ends, however the tests do.
+/// What moto answers, behind a server of ours: its own closes each connection after an answer, and decides conditions on
+/// several threads at once, so that two of two that exclude each other would both hold. This one goes when its standard
+/// input ends, however the tests do.
 const SERVER: &str = r#"
-import io, os, sys, threading
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import run_simple
+import os, sys, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from botocore.awsrequest import AWSPreparedRequest
+from moto.dynamodb.responses import DynamoHandler
 
-app = DomainDispatcherApplication(create_backend_app)
+URL = "http://dynamodb.us-east-1.amazonaws.com/"
 turn = threading.Lock()
 
-def one_at_a_time(environ, start_response):
-    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    environ["wsgi.input"] = io.BytesIO(body)
-    with turn:
-        answer = app(environ, start_response)
-        try:
-            return list(answer)
-        finally:
-            getattr(answer, "close", lambda: None)()
+class OneAtATime(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        request = AWSPreparedRequest("POST", URL, self.headers, body, False)
+        with turn:
+            status, _, answer = DynamoHandler.dispatch(request, URL, self.headers)
+        answer = answer.encode() if isinstance(answer, str) else answer
+        self.send_response(status)
+        self.send_header("Content-Type", "application/x-amz-json-1.0")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *args):
+        pass
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
 
 def end_with_the_tests():
     sys.stdin.buffer.read()
     os._exit(0)
 
 threading.Thread(target=end_with_the_tests, daemon=True).start()
-run_simple("127.0.0.1", int(sys.argv[1]), one_at_a_time, threaded=True)
+Server(("127.0.0.1", int(sys.argv[1])), OneAtATime).serve_forever()
 "#;
 
 /// One test's view of a server, with a name of its own for tables.
