@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
     pub(crate) listen: SocketAddr,
     /// Where sessions live: `memory`, `redb:PATH`, `sled:PATH`, or the URL of a server that other playgrounds may use too:
-    /// `redis://…`, `postgres://…`, `mysql://…`, `mssql://…`, `etcd://…`, `consul://…`, `mongodb://…`, `memcached://…`, `sqlite:PATH`, each if the build has its feature.
+    /// `redis://…`, `postgres://…`, `mysql://…`, `mssql://…`, `etcd://…`, `consul://…`, `mongodb://…`, `dynamodb://…`, `memcached://…`, `sqlite:PATH`, each if the build has its feature.
     #[arg(long, value_name = "memory|redb:PATH|sled:PATH|URL", default_value = "redb:sessions.redb")]
     pub(crate) store: StoreOption,
     /// How long a session lives, used or not: `24h`, `20m`, `500ms`.
@@ -99,6 +99,7 @@ pub(crate) enum StoreOption {
         feature = "etcd",
         feature = "consul",
         feature = "mongodb",
+        feature = "dynamodb",
         feature = "memcached"
     ))]
     Remote(String),
@@ -124,6 +125,7 @@ impl FromStr for StoreOption {
                 feature = "etcd",
                 feature = "consul",
                 feature = "mongodb",
+                feature = "dynamodb",
                 feature = "memcached"
             ))]
             Some((scheme, rest)) if is_remote(scheme) && !rest.is_empty() => Ok(Self::Remote(s.to_owned())),
@@ -136,6 +138,7 @@ impl FromStr for StoreOption {
                 feature = "etcd",
                 feature = "consul",
                 feature = "mongodb",
+                feature = "dynamodb",
                 feature = "memcached"
             )))]
             Some((scheme, _)) if is_remote(scheme) => {
@@ -163,6 +166,7 @@ impl fmt::Display for StoreOption {
                 feature = "etcd",
                 feature = "consul",
                 feature = "mongodb",
+                feature = "dynamodb",
                 feature = "memcached"
             ))]
             Self::Remote(url) => write!(f, "a {} server", url.split(':').next().unwrap_or_default()),
@@ -189,6 +193,8 @@ fn is_remote(scheme: &str) -> bool {
             | "consuls"
             | "mongodb"
             | "mongodb+srv"
+            | "dynamodb"
+            | "dynamodbs"
             | "memcached"
             | "sqlite"
     )

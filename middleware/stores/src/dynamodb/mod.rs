@@ -54,8 +54,7 @@ const NAME: &str = "dynamodb";
 /// take 16000 writes. What is beyond that is refused until there is room: [`Full`](sessile_engine::StoreErrorKind::Full)
 /// or [`Unavailable`](sessile_engine::StoreErrorKind::Unavailable).
 ///
-/// A global table must be of one with strong consistency: in others two regions may make two changes of one version. **Not
-/// tested.**
+/// A global table is no place for sessions: two regions may each make a change of one version, and one of them is lost.
 ///
 /// # Cancel safety
 /// Each call runs on a thread of the store; over a client that was given, on the runtime of the app. A caller that is dropped

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use sessile_engine::{Delivery, Engine, Health, Token};
 
+use super::support::dynamodb::{Stub, pass_on, refusal};
 use super::*;
 
 fn engine(server: &Server) -> Engine {
@@ -143,4 +144,49 @@ fn an_engine_says_that_its_server_is_silent_and_recovers() {
     server.freeze(false);
     assert!(soon(|| flush().is_ok()));
     assert!(soon(|| engine.health() == Health::Ok), "{:?}", engine.health());
+}
+
+/// The answer to a renewal is lost, before the service has it or after it made it: the session has one token, and it works.
+#[test]
+fn a_session_whose_renewal_was_not_answered_has_one_token() {
+    let Some(server) = Server::local() else { return };
+    let _ = open(&server, "t");
+    for is_made in [false, true] {
+        let port = server.port();
+        let stub = Stub::start(move |operation, body, n| {
+            if operation != "transactwriteitems" || n > 0 {
+                return Some(pass_on(port, operation, body));
+            }
+            if is_made {
+                assert_eq!(pass_on(port, operation, body).0, 200);
+            }
+            Some((500, refusal("InternalServerError", "lost")))
+        });
+        let store = DynamoStore::builder(&stub.url()).table(server.table("t")).deadline(BOUND);
+        let engine = Engine::builder().open(block_on(store.open()).unwrap()).unwrap();
+        let old = issued(&engine, "who", 7);
+        block_on(engine.flush()).unwrap();
+        let session = block_on(engine.session(Some(&old))).unwrap();
+        session.renew().unwrap();
+        let token = match block_on(session.commit()) {
+            Ok(Delivery::Issue(issue)) => issue.token,
+            // It goes on under its old one.
+            Ok(_) | Err(_) => old,
+        };
+        assert!(stub.asked("transactwriteitems") > 0);
+        block_on(async {
+            let session = engine.session(Some(&token)).await.unwrap();
+            assert_eq!(session.get::<u64>("who").unwrap(), Some(7));
+            session.put("who", &8).unwrap();
+            let _ = session.commit().await.unwrap();
+            engine.flush().await.unwrap();
+            let third = self::engine(&server);
+            let session = third.session(Some(&token)).await.unwrap();
+            assert_eq!(session.get::<u64>("who").unwrap(), Some(8), "{is_made}");
+            session.destroy().unwrap();
+            let _ = session.commit().await.unwrap();
+        });
+        let left = block_on(open(&server, "t").list(None, 10)).unwrap();
+        assert!(left.is_empty(), "{is_made}: another one was left: {left:?}");
+    }
 }

@@ -139,3 +139,24 @@ fn a_client_of_the_app_is_used_and_left_open() {
         assert!(client.describe_table().table_name(server.table("t")).send().await.is_ok());
     });
 }
+
+#[cfg(feature = "tls-rustls")]
+#[test]
+fn rows_travel_over_tls_and_a_stranger_is_not_trusted() {
+    let Some(dir) = super::support::tls::certificates() else { return };
+    let Some(server) = Server::start_with_tls(dir.path()) else { return };
+    let authority = std::fs::read(dir.path().join("ca.pem")).unwrap();
+    let trusting = || builder(&server, "t").authority(authority.clone());
+    block_on(trusting().migrate()).unwrap();
+    let store = block_on(trusting().open()).unwrap();
+    done(&store, &[insert(1, row(1))]);
+    assert_eq!(load(&store, 1), Some(row(1)));
+    // The system trusts no authority of ours, and a certificate is for one name only.
+    assert_eq!(kind(block_on(builder(&server, "t").open())), StoreErrorKind::Unavailable);
+    let elsewhere = server.url().replace("127.0.0.1", "localhost");
+    let elsewhere = DynamoStore::builder(&elsewhere).table(server.table("t")).authority(authority);
+    assert_eq!(kind(block_on(elsewhere.open())), StoreErrorKind::Unavailable);
+    let plain =
+        DynamoStore::builder(&server.url().replace("dynamodbs:", "dynamodb:")).table(server.table("t"));
+    assert_eq!(kind(block_on(plain.open())), StoreErrorKind::Unavailable);
+}

@@ -19,7 +19,7 @@ pub const SECRET: &str = "s3cret-of-the-app";
 /// several threads at once, so that two of two that exclude each other would both hold. This one goes when its standard
 /// input ends, however the tests do.
 const SERVER: &str = r#"
-import os, sys, threading
+import os, ssl, sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from botocore.awsrequest import AWSPreparedRequest
 from moto.dynamodb.responses import DynamoHandler
@@ -55,7 +55,12 @@ def end_with_the_tests():
     os._exit(0)
 
 threading.Thread(target=end_with_the_tests, daemon=True).start()
-Server(("127.0.0.1", int(sys.argv[1])), OneAtATime).serve_forever()
+server = Server(("127.0.0.1", int(sys.argv[1])), OneAtATime)
+if len(sys.argv) > 2:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*sys.argv[2:])
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+server.serve_forever()
 "#;
 
 /// One test's view of a server, with a name of its own for tables.
@@ -68,6 +73,8 @@ pub struct Server {
 struct Process {
     python: PathBuf,
     port: u16,
+    /// A certificate and its key, if it is to speak TLS.
+    certificate: Vec<PathBuf>,
     child: std::sync::Mutex<Option<Child>>,
 }
 
@@ -91,13 +98,22 @@ impl Server {
     /// The server of our own that the tests of this binary share: it can be asked behind the store's back.
     pub fn local() -> Option<Self> {
         static SHARED: OnceLock<Option<Arc<Process>>> = OnceLock::new();
-        let process = SHARED.get_or_init(|| Process::start().map(Arc::new)).clone();
+        let process = SHARED.get_or_init(|| Process::start(&[]).map(Arc::new)).clone();
         Self::with(process)
     }
 
     /// A server of one test alone, which may be killed.
     pub fn start() -> Option<Self> {
-        Self::with(Process::start().map(Arc::new))
+        Self::with(Process::start(&[]).map(Arc::new))
+    }
+
+    /// As [`start`](Self::start), over TLS by the certificate in a directory of [`certificates`](super::tls::certificates).
+    #[cfg(feature = "tls-rustls")]
+    pub fn start_with_tls(dir: &std::path::Path) -> Option<Self> {
+        let files = ["server.pem", "server.key"].map(|name| dir.join(name));
+        let mut server = Self::with(Process::start(&files).map(Arc::new))?;
+        server.url = server.url.replace("dynamodb:", "dynamodbs:");
+        Some(server)
     }
 
     fn with(process: Option<Arc<Process>>) -> Option<Self> {
@@ -177,11 +193,12 @@ pub fn client(port: u16) -> Client {
 }
 
 impl Process {
-    fn start() -> Option<Self> {
+    fn start(certificate: &[PathBuf]) -> Option<Self> {
         let python = python()?;
         // A port may be taken by another between looking and starting.
         for _ in 0..5 {
-            let process = Self { python: python.clone(), port: free_port(), child: Default::default() };
+            let (python, port, certificate) = (python.clone(), free_port(), certificate.to_vec());
+            let process = Self { python, port, certificate, child: Default::default() };
             if process.run() {
                 return Some(process);
             }
@@ -192,6 +209,7 @@ impl Process {
     fn run(&self) -> bool {
         let mut child = Command::new(&self.python)
             .args(["-c", SERVER, &self.port.to_string()])
+            .args(&self.certificate)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -310,6 +328,25 @@ impl StubState {
         };
         (self.script)(operation, body, n).unwrap_or_else(|| (200, "{}".into()))
     }
+}
+
+/// What a server on the loopback answers to a request that a stub passes on.
+pub fn pass_on(port: u16, operation: &str, body: &str) -> (u16, String) {
+    // Names in the head were made small, and moto looks them up as they are.
+    let known =
+        ["GetItem", "PutItem", "DeleteItem", "UpdateItem", "TransactWriteItems", "Query", "BatchGetItem"];
+    let name = known.into_iter().find(|name| name.to_ascii_lowercase() == operation).unwrap();
+    let mut server = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX-Amz-Target: DynamoDB_20120810.{name}\r\n\
+         Content-Type: application/x-amz-json-1.0\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    server.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut server, &mut answer).unwrap();
+    let (head, answer) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), answer.to_owned())
 }
 
 /// The body of a refusal.
