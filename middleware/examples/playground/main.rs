@@ -143,6 +143,7 @@ async fn run(options: Options) -> Result<(), String> {
         feature = "etcd",
         feature = "consul",
         feature = "mongodb",
+        feature = "dynamodb",
         feature = "memcached"
     )),
     expect(clippy::unused_async, reason = "only servers have to be waited for")
@@ -183,6 +184,7 @@ async fn open(options: &Options) -> sessile::Result<Engine> {
             feature = "etcd",
             feature = "consul",
             feature = "mongodb",
+            feature = "dynamodb",
             feature = "memcached"
         ))]
         StoreOption::Remote(url) => sessile::stores::open(builder, url).await,

@@ -100,6 +100,7 @@ pub(crate) enum StoreOption {
         feature = "etcd",
         feature = "consul",
         feature = "mongodb",
+        feature = "dynamodb",
         feature = "memcached"
     ))]
     Remote(String),
@@ -125,6 +126,7 @@ impl FromStr for StoreOption {
                 feature = "etcd",
                 feature = "consul",
                 feature = "mongodb",
+                feature = "dynamodb",
                 feature = "memcached"
             ))]
             Some((scheme, rest)) if is_remote(scheme, rest) => Ok(Self::Remote(s.to_owned())),
@@ -137,6 +139,7 @@ impl FromStr for StoreOption {
                 feature = "etcd",
                 feature = "consul",
                 feature = "mongodb",
+                feature = "dynamodb",
                 feature = "memcached"
             )))]
             Some((scheme, rest)) if is_remote(scheme, rest) => {
@@ -164,6 +167,7 @@ impl fmt::Display for StoreOption {
                 feature = "etcd",
                 feature = "consul",
                 feature = "mongodb",
+                feature = "dynamodb",
                 feature = "memcached"
             ))]
             Self::Remote(url) => write!(f, "a {} server", url.split(':').next().unwrap_or_default()),

@@ -13,6 +13,7 @@
 //! | `etcd` | `etcd::EtcdStore`: etcd 3.4 or later; its build needs `protoc` | yes |
 //! | `mongodb` | `mongodb::MongoStore`: MongoDB 4.4 or later, a replica set or a single server | yes |
 //! | `consul` | `consul::ConsulStore`: Consul 1.13 or later | yes |
+//! | `dynamodb` | `dynamodb::DynamoStore`: Amazon DynamoDB; tested against a compatible server | yes |
 //! | `memcached` | `memcached::MemcachedStore`: memcached 1.6 or later, a volatile tier: any session may end at any time | yes |
 //! | `tower-sessions-store-0_14`, `tower-sessions-store-0_15` | `tower_sessions::TowerStore`: any store of tower-sessions | no |
 //! | `tls-rustls` | TLS for the stores that are switched on, by rustls with ring and the system's roots | |
@@ -20,7 +21,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(any(feature = "etcd", feature = "consul"))]
+#[cfg(any(feature = "etcd", feature = "consul", feature = "dynamodb"))]
 mod address;
 #[cfg(any(
     feature = "redis",
@@ -31,6 +32,7 @@ mod address;
     feature = "etcd",
     feature = "consul",
     feature = "mongodb",
+    feature = "dynamodb",
     feature = "memcached",
     feature = "_tower-sessions-store"
 ))]
@@ -41,6 +43,7 @@ mod driver;
     feature = "etcd",
     feature = "consul",
     feature = "mongodb",
+    feature = "dynamodb",
     feature = "memcached",
     feature = "_tower-sessions-store"
 ))]
@@ -59,6 +62,9 @@ mod url;
 #[cfg(feature = "consul")]
 #[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
 pub mod consul;
+#[cfg(feature = "dynamodb")]
+#[cfg_attr(docsrs, doc(cfg(feature = "dynamodb")))]
+pub mod dynamodb;
 #[cfg(feature = "etcd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
 pub mod etcd;

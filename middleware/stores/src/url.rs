@@ -17,6 +17,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// | `etcd://`, `etcds://` | `etcd` | [`EtcdStore`](crate::etcd::EtcdStore) |
 /// | `consul://`, `consuls://` | `consul` | [`ConsulStore`](crate::consul::ConsulStore) |
 /// | `mongodb://`, `mongodb+srv://` | `mongodb` | [`MongoStore`](crate::mongodb::MongoStore) |
+/// | `dynamodb:///TABLE?region=REGION`, `dynamodb://host:port/TABLE`, `dynamodbs://` | `dynamodb` | [`DynamoStore`](crate::dynamodb::DynamoStore) |
 /// | `memcached://host:port,host:port/prefix` | `memcached` | [`MemcachedStore`](crate::memcached::MemcachedStore) |
 /// | `sqlite:PATH` | `sqlite` | [`SqliteStore`](crate::sqlite::SqliteStore) |
 ///
@@ -55,6 +56,7 @@ pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
         feature = "etcd",
         feature = "consul",
         feature = "mongodb",
+        feature = "dynamodb",
         feature = "memcached"
     )),
     expect(unused_variables, reason = "there is no store to open")
@@ -108,6 +110,12 @@ async fn open_any(builder: Builder, url: &str) -> Result<Engine> {
             store.migrate().await?;
             builder.open(store.open().await?)
         }
+        #[cfg(feature = "dynamodb")]
+        "dynamodb" | "dynamodbs" => {
+            let store = crate::dynamodb::DynamoStore::builder(url);
+            store.migrate().await?;
+            builder.open(store.open().await?)
+        }
         #[cfg(feature = "memcached")]
         "memcached" => {
             let store = crate::memcached::MemcachedStore::builder(url).connect_async().await?;
@@ -138,6 +146,7 @@ fn no_store(scheme: &str) -> Error {
         ("etcd", "etcd"),
         ("consul", "consul"),
         ("mongodb", "mongodb"),
+        ("dynamodb", "dynamodb"),
         ("memcached", "memcached"),
     ];
     let feature = known.iter().find(|(known, _)| scheme.starts_with(known));
@@ -145,7 +154,7 @@ fn no_store(scheme: &str) -> Error {
         Some(known) => format!("this build has no {known} store: enable the feature `{known}`"),
         // Not the URL: whatever it is, it may hold a password.
         None => "the URL names no store: expected redis://, postgres://, mysql://, mssql://, etcd://, \
-                 consul://, mongodb://, memcached:// or sqlite:PATH"
+                 consul://, mongodb://, dynamodb://, memcached:// or sqlite:PATH"
             .to_owned(),
     };
     StoreError::new(StoreErrorKind::Config, "remote", message).into()

@@ -8,6 +8,7 @@
     feature = "etcd",
     feature = "consul",
     feature = "mongodb",
+    feature = "dynamodb",
     feature = "memcached"
 ))]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests fail by panicking")]
@@ -24,6 +25,7 @@ mod redis_server;
     feature = "etcd",
     feature = "consul",
     feature = "mongodb",
+    feature = "dynamodb",
     feature = "memcached"
 ))]
 mod support;
@@ -145,6 +147,17 @@ fn mongodb() {
     server.wants_a_password();
     sessions_are_shared_over(&server.url());
     is_refused(&server.url().replace(PASSWORD, "n0t-it"), "n0t-it", StoreErrorKind::Config);
+}
+
+#[cfg(feature = "dynamodb")]
+#[test]
+fn dynamodb() {
+    use support::dynamodb::{SECRET, Server};
+    let Some(server) = Server::start() else { return };
+    sessions_are_shared_over(&server.url());
+    sessions_are_shared_over(&format!("{}/other_sessions?region=eu-central-1", server.url()));
+    // No server of ours checks a key: see the store's own tests.
+    is_refused(&server.url().replace(SECRET, "n0t-it%zz"), "n0t-it", StoreErrorKind::Config);
 }
 
 #[cfg(feature = "memcached")]

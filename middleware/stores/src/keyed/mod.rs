@@ -1,5 +1,5 @@
-//! What stores have in common that tell an engine of changes, and those that keep a row as one value under one key. It knows
-//! none of them.
+//! What stores have in common that tell an engine of changes, those that keep a row as one value under one key, and those that
+//! make each change by a request of its own. It knows none of them.
 
 #[cfg(any(feature = "redis", feature = "etcd", feature = "mongodb"))]
 pub(crate) mod board;
@@ -10,6 +10,11 @@ pub(crate) mod plan;
     feature = "etcd",
     feature = "consul",
     feature = "memcached",
+    feature = "dynamodb",
     feature = "_tower-sessions-store"
 ))]
+#[allow(dead_code, reason = "not every store needs all of it")]
 pub(crate) mod value;
+#[cfg(any(feature = "mongodb", feature = "memcached", feature = "dynamodb"))]
+#[allow(dead_code, reason = "not every store needs all of it")]
+pub(crate) mod wave;

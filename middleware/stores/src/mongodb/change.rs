@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::doc::{self, Head};
 use super::error;
 use super::shared::{Shared, pause};
+use crate::keyed::wave::{ids, wave};
 
 /// Most rows, and about how many bytes of them, in one request.
 const MOST_ROWS: usize = 500;
@@ -69,32 +70,6 @@ async fn make(shared: &Arc<Shared>, now: u64, changes: Arc<[Change]>) -> Result<
     }
     let missing = || error::own(StoreErrorKind::Corrupt, "a change has no outcome");
     outcomes.into_iter().map(|outcome| outcome.ok_or_else(missing)).collect()
-}
-
-/// The id of a change, and that which it moves to.
-fn ids(change: &Change) -> [Option<&SessionId>; 2] {
-    match change {
-        Change::Insert { id, .. }
-        | Change::Update { id, .. }
-        | Change::Put { id, .. }
-        | Change::Delete { id }
-        | Change::Quarantine { id } => [Some(id), None],
-        Change::Rekey { from, to, .. } => [Some(from), Some(to)],
-    }
-}
-
-/// The first changes of `rest` that can be made at once: up to one that has an id in common with another.
-fn wave(changes: &[Change], rest: Range<usize>) -> Range<usize> {
-    let mut seen: HashSet<&[u8; 32]> = HashSet::new();
-    let mut end = rest.start;
-    for change in changes.get(rest.clone()).unwrap_or_default() {
-        if ids(change).into_iter().flatten().any(|id| seen.contains(id.as_bytes())) {
-            break;
-        }
-        seen.extend(ids(change).into_iter().flatten().map(SessionId::as_bytes));
-        end += 1;
-    }
-    rest.start..end
 }
 
 /// Sorts changes of different ids into as few requests as can say what became of each.
@@ -302,26 +277,6 @@ mod tests {
 
     fn put(n: u8) -> Change {
         Change::Put { id: id(n), row: row(0) }
-    }
-
-    fn rekey(from: u8, to: u8) -> Change {
-        Change::Rekey { from: id(from), expected: None, to: id(to), row: row(0) }
-    }
-
-    #[test]
-    fn changes_of_one_id_are_not_made_at_once() {
-        for (changes, first) in [
-            (vec![put(1), put(2), rekey(3, 4), rekey(5, 6)], 4),
-            (vec![put(1), put(1)], 1),
-            (vec![put(2), rekey(1, 2)], 1),
-            (vec![rekey(1, 2), rekey(2, 3)], 1),
-            (vec![rekey(1, 2), put(3), Change::Delete { id: id(1) }], 2),
-            (vec![rekey(1, 1), put(2)], 2),
-            (vec![], 0),
-        ] {
-            assert_eq!(wave(&changes, 0..changes.len()), 0..first, "{changes:?}");
-        }
-        assert_eq!(wave(&[rekey(1, 2), rekey(2, 3), put(4)], 1..3), 1..3);
     }
 
     #[test]

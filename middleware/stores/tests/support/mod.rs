@@ -9,6 +9,8 @@
 
 #[cfg(feature = "consul")]
 pub mod consul;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 #[cfg(feature = "memcached")]
@@ -23,7 +25,13 @@ pub mod namespace;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod process;
-#[cfg(any(feature = "mysql", feature = "mssql", feature = "mongodb", feature = "memcached"))]
+#[cfg(any(
+    feature = "mysql",
+    feature = "mssql",
+    feature = "mongodb",
+    feature = "dynamodb",
+    feature = "memcached"
+))]
 pub mod relay;
 pub mod rivals;
 #[cfg(feature = "tls-rustls")]
@@ -62,6 +70,18 @@ pub fn version(name: &str) -> String {
     let words = said.split(|c: char| !c.is_ascii_digit() && c != '.').map(|word| word.trim_matches('.'));
     let mut versions = words.filter(|word| word.contains('.'));
     versions.next().unwrap_or("of an unknown version").to_owned()
+}
+
+/// The version of the Python package whose environment has the program, as its installer has written it down.
+pub fn installed(program: &Path, package: &str) -> String {
+    let within =
+        |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let lib = program.ancestors().nth(2).map(|root| root.join("lib")).unwrap_or_default();
+    within(lib)
+        .flat_map(|python| within(python.join("site-packages")))
+        .filter_map(|path| Some(path.file_name()?.to_str()?.strip_prefix(package)?.to_owned()))
+        .find_map(|rest| Some(rest.strip_prefix('-')?.strip_suffix(".dist-info")?.to_owned()))
+        .unwrap_or_else(|| "of an unknown version".into())
 }
 
 /// Runs the engine's suite, each case on the store that `make` opens for its number, and prints the row for the table of

@@ -2,7 +2,7 @@
 //! ended with the value. It is SecantusDB, as MongoDB itself is in no package registry; a real one is named by
 //! `SESSILE_TEST_MONGODB`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,7 +10,7 @@ use mongodb::bson::{Document, doc};
 use mongodb::{Client, Collection, Database};
 
 use super::process::soon;
-use super::{free_port, process, program, skipped};
+use super::{free_port, installed, process, program, skipped};
 
 pub const PASSWORD: &str = "s3cret-of-the-server";
 
@@ -35,18 +35,6 @@ fn binary() -> Option<PathBuf> {
     let installed = std::env::var_os("HOME")
         .map(|home| PathBuf::from(home).join(".cache/sessile/secantusdb/bin/secantusd-py"));
     super::first_of(named.into_iter().chain(installed)).or_else(|| program("secantusd-py"))
-}
-
-/// The version of the package that has the program, as its installer has written it down.
-fn installed(binary: &Path) -> String {
-    let within =
-        |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let lib = binary.ancestors().nth(2).map(|root| root.join("lib")).unwrap_or_default();
-    within(lib)
-        .flat_map(|python| within(python.join("site-packages")))
-        .filter_map(|path| Some(path.file_name()?.to_str()?.strip_prefix("secantusdb-")?.to_owned()))
-        .find_map(|rest| Some(rest.strip_suffix(".dist-info")?.to_owned()))
-        .unwrap_or_else(|| "of an unknown version".into())
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -90,7 +78,7 @@ impl Server {
     /// What the suite is run against.
     pub fn version(&self) -> String {
         match &self.own {
-            Some(own) => format!("SecantusDB {}, compatible", installed(&own.binary)),
+            Some(own) => format!("SecantusDB {}, compatible", installed(&own.binary, "secantusdb")),
             None => "MongoDB, real".into(),
         }
     }
