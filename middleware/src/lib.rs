@@ -137,6 +137,7 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
     feature = "etcd",
     feature = "consul",
     feature = "mongodb",
+    feature = "firestore",
     feature = "memcached",
     feature = "tower-sessions-store-0_14",
     feature = "tower-sessions-store-0_15"
@@ -152,6 +153,7 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
         feature = "etcd",
         feature = "consul",
         feature = "mongodb",
+        feature = "firestore",
         feature = "memcached",
         feature = "tower-sessions-store-0_14",
         feature = "tower-sessions-store-0_15"

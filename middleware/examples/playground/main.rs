@@ -143,7 +143,8 @@ async fn run(options: Options) -> Result<(), String> {
         feature = "etcd",
         feature = "consul",
         feature = "mongodb",
-        feature = "memcached"
+        feature = "memcached",
+        feature = "firestore"
     )),
     expect(clippy::unused_async, reason = "only servers have to be waited for")
 )]
@@ -183,7 +184,8 @@ async fn open(options: &Options) -> sessile::Result<Engine> {
             feature = "etcd",
             feature = "consul",
             feature = "mongodb",
-            feature = "memcached"
+            feature = "memcached",
+            feature = "firestore"
         ))]
         StoreOption::Remote(url) => sessile::stores::open(builder, url).await,
     }

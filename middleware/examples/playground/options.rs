@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
     pub(crate) listen: SocketAddr,
     /// Where sessions live: `memory`, `redb:PATH`, `sled:PATH`, or the URL of a server that other playgrounds may use too:
-    /// `redis://…`, `postgres://…`, `mysql://…`, `mssql://…`, `etcd://…`, `consul://…`, `mongodb://…`, `memcached://…`, `sqlite:PATH`, each if the build has its feature.
+    /// `redis://…`, `postgres://…`, `mysql://…`, `mssql://…`, `etcd://…`, `consul://…`, `mongodb://…`, `firestore://…`, `memcached://…`, `sqlite:PATH`, each if the build has its feature.
     #[arg(long, value_name = "memory|redb:PATH|sled:PATH|URL", default_value = "redb:sessions.redb")]
     pub(crate) store: StoreOption,
     /// How long a session lives, used or not: `24h`, `20m`, `500ms`.
@@ -99,7 +99,8 @@ pub(crate) enum StoreOption {
         feature = "etcd",
         feature = "consul",
         feature = "mongodb",
-        feature = "memcached"
+        feature = "memcached",
+        feature = "firestore"
     ))]
     Remote(String),
 }
@@ -124,7 +125,8 @@ impl FromStr for StoreOption {
                 feature = "etcd",
                 feature = "consul",
                 feature = "mongodb",
-                feature = "memcached"
+                feature = "memcached",
+                feature = "firestore"
             ))]
             Some((scheme, rest)) if is_remote(scheme) && !rest.is_empty() => Ok(Self::Remote(s.to_owned())),
             #[cfg(not(any(
@@ -136,7 +138,8 @@ impl FromStr for StoreOption {
                 feature = "etcd",
                 feature = "consul",
                 feature = "mongodb",
-                feature = "memcached"
+                feature = "memcached",
+                feature = "firestore"
             )))]
             Some((scheme, _)) if is_remote(scheme) => {
                 Err("this build has no remote store: build it with `--features redis` or another")
@@ -163,7 +166,8 @@ impl fmt::Display for StoreOption {
                 feature = "etcd",
                 feature = "consul",
                 feature = "mongodb",
-                feature = "memcached"
+                feature = "memcached",
+                feature = "firestore"
             ))]
             Self::Remote(url) => write!(f, "a {} server", url.split(':').next().unwrap_or_default()),
         }
@@ -190,6 +194,7 @@ fn is_remote(scheme: &str) -> bool {
             | "mongodb"
             | "mongodb+srv"
             | "memcached"
+            | "firestore"
             | "sqlite"
     )
 }

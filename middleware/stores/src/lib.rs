@@ -13,6 +13,7 @@
 //! | `etcd` | `etcd::EtcdStore`: etcd 3.4 or later; its build needs `protoc` | yes |
 //! | `mongodb` | `mongodb::MongoStore`: MongoDB 4.4 or later, a replica set or a single server | yes |
 //! | `consul` | `consul::ConsulStore`: Consul 1.13 or later | yes |
+//! | `firestore` | `firestore::FirestoreStore`: Firestore in native mode, and its emulator | yes |
 //! | `memcached` | `memcached::MemcachedStore`: memcached 1.6 or later, a volatile tier: any session may end at any time | yes |
 //! | `tower-sessions-store-0_14`, `tower-sessions-store-0_15` | `tower_sessions::TowerStore`: any store of tower-sessions | no |
 //! | `tls-rustls` | TLS for the stores that are switched on, by rustls with ring and the system's roots | |
@@ -20,7 +21,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(any(feature = "etcd", feature = "consul"))]
+#[cfg(any(feature = "etcd", feature = "consul", feature = "firestore"))]
 mod address;
 #[cfg(any(
     feature = "redis",
@@ -32,6 +33,7 @@ mod address;
     feature = "consul",
     feature = "mongodb",
     feature = "memcached",
+    feature = "firestore",
     feature = "_tower-sessions-store"
 ))]
 #[allow(dead_code, reason = "not every store needs all of it")]
@@ -42,6 +44,7 @@ mod driver;
     feature = "consul",
     feature = "mongodb",
     feature = "memcached",
+    feature = "firestore",
     feature = "_tower-sessions-store"
 ))]
 mod keyed;
@@ -55,6 +58,8 @@ mod keyed;
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod sql;
 mod url;
+#[cfg(any(feature = "consul", feature = "firestore"))]
+mod web;
 
 #[cfg(feature = "consul")]
 #[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
@@ -62,6 +67,9 @@ pub mod consul;
 #[cfg(feature = "etcd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
 pub mod etcd;
+#[cfg(feature = "firestore")]
+#[cfg_attr(docsrs, doc(cfg(feature = "firestore")))]
+pub mod firestore;
 #[cfg(feature = "memcached")]
 #[cfg_attr(docsrs, doc(cfg(feature = "memcached")))]
 pub mod memcached;

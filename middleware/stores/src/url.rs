@@ -17,6 +17,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// | `etcd://`, `etcds://` | `etcd` | [`EtcdStore`](crate::etcd::EtcdStore) |
 /// | `consul://`, `consuls://` | `consul` | [`ConsulStore`](crate::consul::ConsulStore) |
 /// | `mongodb://`, `mongodb+srv://` | `mongodb` | [`MongoStore`](crate::mongodb::MongoStore) |
+/// | `firestore://project/database` | `firestore` | [`FirestoreStore`](crate::firestore::FirestoreStore) |
 /// | `memcached://host:port,host:port/prefix` | `memcached` | [`MemcachedStore`](crate::memcached::MemcachedStore) |
 /// | `sqlite:PATH` | `sqlite` | [`SqliteStore`](crate::sqlite::SqliteStore) |
 ///
@@ -55,7 +56,8 @@ pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
         feature = "etcd",
         feature = "consul",
         feature = "mongodb",
-        feature = "memcached"
+        feature = "memcached",
+        feature = "firestore"
     )),
     expect(unused_variables, reason = "there is no store to open")
 )]
@@ -108,6 +110,12 @@ async fn open_any(builder: Builder, url: &str) -> Result<Engine> {
             store.migrate().await?;
             builder.open(store.open().await?)
         }
+        #[cfg(feature = "firestore")]
+        "firestore" => {
+            let store = crate::firestore::FirestoreStore::builder(url);
+            store.migrate().await?;
+            builder.open(store.open().await?)
+        }
         #[cfg(feature = "memcached")]
         "memcached" => {
             let store = crate::memcached::MemcachedStore::builder(url).connect_async().await?;
@@ -138,13 +146,14 @@ fn no_store(scheme: &str) -> Error {
         ("consul", "consul"),
         ("mongodb", "mongodb"),
         ("memcached", "memcached"),
+        ("firestore", "firestore"),
     ];
     let feature = known.iter().find(|(known, _)| scheme.starts_with(known));
     let message = match feature.map(|(_, feature)| feature) {
         Some(known) => format!("this build has no {known} store: enable the feature `{known}`"),
         // Not the URL: whatever it is, it may hold a password.
         None => "the URL names no store: expected redis://, postgres://, mysql://, mssql://, etcd://, \
-                 consul://, mongodb://, memcached:// or sqlite:PATH"
+                 consul://, mongodb://, firestore://, memcached:// or sqlite:PATH"
             .to_owned(),
     };
     StoreError::new(StoreErrorKind::Config, "remote", message).into()
