@@ -8,7 +8,8 @@
     feature = "etcd",
     feature = "consul",
     feature = "mongodb",
-    feature = "memcached"
+    feature = "memcached",
+    feature = "firestore"
 ))]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests fail by panicking")]
 
@@ -24,13 +25,14 @@ mod redis_server;
     feature = "etcd",
     feature = "consul",
     feature = "mongodb",
-    feature = "memcached"
+    feature = "memcached",
+    feature = "firestore"
 ))]
 mod support;
 
+use std::time::Duration;
 #[cfg(all(feature = "redis", unix))]
 use support::process;
-use std::time::Duration;
 
 use pollster::block_on;
 use sessile_engine::{Delivery, Engine, StoreErrorKind};
@@ -145,6 +147,17 @@ fn mongodb() {
     server.wants_a_password();
     sessions_are_shared_over(&server.url());
     is_refused(&server.url().replace(PASSWORD, "n0t-it"), "n0t-it", StoreErrorKind::Config);
+}
+
+#[cfg(feature = "firestore")]
+#[test]
+fn firestore() {
+    use support::firestore::{OWNER, Server};
+    let server = Server::start();
+    sessions_are_shared_over(&server.url());
+    sessions_are_shared_over(&format!("{}&collection=shop", server.url()));
+    server.takes(&["another"]);
+    is_refused(&server.url(), OWNER, StoreErrorKind::Config);
 }
 
 #[cfg(feature = "memcached")]
