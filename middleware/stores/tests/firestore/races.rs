@@ -153,9 +153,10 @@ fn two_sweeps_at_once_count_each_row_once() {
     let at = |n: u32| Row { expires_at: if n < DUE { 5 } else { NOW }, ..row(1) };
     done(&stores[0], &(0..DUE + 50).map(|n| insert(n, at(n))).collect::<Vec<_>>());
     let removed: u64 = std::thread::scope(|scope| {
-        let sweep =
-            |store| scope.spawn(move || block_on(Store::expire(store, 9, 0, 10_000)).unwrap().removed);
-        [sweep(&stores[0]), sweep(&stores[1])].into_iter().map(|sweep| sweep.join().unwrap()).sum()
+        let sweeps = stores
+            .each_ref()
+            .map(|store| scope.spawn(move || block_on(store.expire(9, 0, 10_000)).unwrap().removed));
+        sweeps.into_iter().map(|sweep| sweep.join().unwrap()).sum()
     });
     assert_eq!(removed, u64::from(DUE));
     assert_eq!(block_on(stores[0].count()).unwrap(), Some(50));
