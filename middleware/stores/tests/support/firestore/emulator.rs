@@ -1,6 +1,6 @@
 //! Google's emulator, where its command-line tools are installed with it, or the server that `SESSILE_TEST_FIRESTORE` names.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -97,9 +97,20 @@ fn try_ask(authority: &str, verb: &str, body: &str) -> Option<(u16, Json)> {
     );
     stream.write_all(head.as_bytes()).ok()?;
     stream.write_all(body.as_bytes()).ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok()?;
-    let at = answer.windows(4).position(|end| end == b"\r\n\r\n")?;
-    let status = std::str::from_utf8(answer.get(9..12)?).ok()?.parse().ok()?;
-    Some((status, serde_json::from_slice(&answer[at + 4..]).ok()?))
+    // It leaves the connection open, whatever it is asked.
+    let mut reader = BufReader::new(stream);
+    let (mut status, mut length, mut line) = (None, 0, String::new());
+    while reader.read_line(&mut line).ok()? > 2 {
+        match line.trim_end().split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.parse().ok()?
+            }
+            Some(_) => {}
+            None => status = line.split(' ').nth(1).and_then(|status| status.parse().ok()),
+        }
+        line.clear();
+    }
+    let mut answer = vec![0; length];
+    reader.read_exact(&mut answer).ok()?;
+    Some((status?, serde_json::from_slice(&answer).ok()?))
 }

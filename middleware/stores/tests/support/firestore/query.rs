@@ -179,7 +179,8 @@ impl Query {
             match orders.first() {
                 None => orders.push((*field, Direction::Ascending)),
                 Some((first, _)) if first == field => {}
-                Some(_) => return invalid("the field of an inequality comes first in orderBy"),
+                // Two fields, and no index of theirs.
+                Some(_) => return refuse(Code::FailedPrecondition, "The query requires an index."),
             }
         }
         let direction = orders.last().map_or(Direction::Ascending, |(_, direction)| *direction);
