@@ -138,6 +138,7 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
     feature = "consul",
     feature = "mongodb",
     feature = "dynamodb",
+    feature = "firestore",
     feature = "memcached",
     feature = "tower-sessions-store-0_14",
     feature = "tower-sessions-store-0_15"
@@ -154,6 +155,7 @@ pub use crate::transport::{InBody, Presented, RequestHead, Transport};
         feature = "consul",
         feature = "mongodb",
         feature = "dynamodb",
+        feature = "firestore",
         feature = "memcached",
         feature = "tower-sessions-store-0_14",
         feature = "tower-sessions-store-0_15"

@@ -144,6 +144,7 @@ async fn run(options: Options) -> Result<(), String> {
         feature = "consul",
         feature = "mongodb",
         feature = "dynamodb",
+        feature = "firestore",
         feature = "memcached"
     )),
     expect(clippy::unused_async, reason = "only servers have to be waited for")
@@ -185,6 +186,7 @@ async fn open(options: &Options) -> sessile::Result<Engine> {
             feature = "consul",
             feature = "mongodb",
             feature = "dynamodb",
+            feature = "firestore",
             feature = "memcached"
         ))]
         StoreOption::Remote(url) => sessile::stores::open(builder, url).await,

@@ -101,6 +101,7 @@ pub(crate) enum StoreOption {
         feature = "consul",
         feature = "mongodb",
         feature = "dynamodb",
+        feature = "firestore",
         feature = "memcached"
     ))]
     Remote(String),
@@ -127,6 +128,7 @@ impl FromStr for StoreOption {
                 feature = "consul",
                 feature = "mongodb",
                 feature = "dynamodb",
+                feature = "firestore",
                 feature = "memcached"
             ))]
             Some((scheme, rest)) if is_remote(scheme, rest) => Ok(Self::Remote(s.to_owned())),
@@ -140,6 +142,7 @@ impl FromStr for StoreOption {
                 feature = "consul",
                 feature = "mongodb",
                 feature = "dynamodb",
+                feature = "firestore",
                 feature = "memcached"
             )))]
             Some((scheme, rest)) if is_remote(scheme, rest) => {
@@ -168,6 +171,7 @@ impl fmt::Display for StoreOption {
                 feature = "consul",
                 feature = "mongodb",
                 feature = "dynamodb",
+                feature = "firestore",
                 feature = "memcached"
             ))]
             Self::Remote(url) => write!(f, "a {} server", url.split(':').next().unwrap_or_default()),

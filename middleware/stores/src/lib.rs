@@ -14,6 +14,7 @@
 //! | `mongodb` | `mongodb::MongoStore`: MongoDB 4.4 or later, a replica set or a single server | yes |
 //! | `consul` | `consul::ConsulStore`: Consul 1.13 or later | yes |
 //! | `dynamodb` | `dynamodb::DynamoStore`: Amazon DynamoDB; tested against a compatible server | yes |
+//! | `firestore` | `firestore::FirestoreStore`: Firestore in native mode, and its emulator | yes |
 //! | `memcached` | `memcached::MemcachedStore`: memcached 1.6 or later, a volatile tier: any session may end at any time | yes |
 //! | `tower-sessions-store-0_14`, `tower-sessions-store-0_15` | `tower_sessions::TowerStore`: any store of tower-sessions | no |
 //! | `tls-rustls` | TLS for the stores that are switched on, by rustls with ring and the system's roots | |
@@ -21,7 +22,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(any(feature = "etcd", feature = "consul", feature = "dynamodb"))]
+#[cfg(any(feature = "etcd", feature = "consul", feature = "dynamodb", feature = "firestore"))]
 mod address;
 #[cfg(any(
     feature = "redis",
@@ -34,6 +35,7 @@ mod address;
     feature = "mongodb",
     feature = "dynamodb",
     feature = "memcached",
+    feature = "firestore",
     feature = "_tower-sessions-store"
 ))]
 #[allow(dead_code, reason = "not every store needs all of it")]
@@ -45,6 +47,7 @@ mod driver;
     feature = "mongodb",
     feature = "dynamodb",
     feature = "memcached",
+    feature = "firestore",
     feature = "_tower-sessions-store"
 ))]
 mod keyed;
@@ -58,6 +61,8 @@ mod keyed;
 #[allow(dead_code, reason = "not every store needs all of it")]
 mod sql;
 mod url;
+#[cfg(any(feature = "consul", feature = "firestore"))]
+mod web;
 
 #[cfg(feature = "consul")]
 #[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
@@ -68,6 +73,9 @@ pub mod dynamodb;
 #[cfg(feature = "etcd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
 pub mod etcd;
+#[cfg(feature = "firestore")]
+#[cfg_attr(docsrs, doc(cfg(feature = "firestore")))]
+pub mod firestore;
 #[cfg(feature = "memcached")]
 #[cfg_attr(docsrs, doc(cfg(feature = "memcached")))]
 pub mod memcached;

@@ -18,6 +18,7 @@ use sessile_engine::{Builder, Engine, Error, Result, StoreError, StoreErrorKind}
 /// | `consul://`, `consuls://` | `consul` | [`ConsulStore`](crate::consul::ConsulStore) |
 /// | `mongodb://`, `mongodb+srv://` | `mongodb` | [`MongoStore`](crate::mongodb::MongoStore) |
 /// | `dynamodb:///TABLE?region=REGION`, `dynamodb://host:port/TABLE`, `dynamodbs://` | `dynamodb` | [`DynamoStore`](crate::dynamodb::DynamoStore) |
+/// | `firestore://project/database` | `firestore` | [`FirestoreStore`](crate::firestore::FirestoreStore) |
 /// | `memcached://host:port,host:port/prefix` | `memcached` | [`MemcachedStore`](crate::memcached::MemcachedStore) |
 /// | `sqlite:PATH` | `sqlite` | [`SqliteStore`](crate::sqlite::SqliteStore) |
 ///
@@ -57,6 +58,7 @@ pub async fn open(builder: Builder, url: &str) -> Result<Engine> {
         feature = "consul",
         feature = "mongodb",
         feature = "dynamodb",
+        feature = "firestore",
         feature = "memcached"
     )),
     expect(unused_variables, reason = "there is no store to open")
@@ -116,6 +118,12 @@ async fn open_any(builder: Builder, url: &str) -> Result<Engine> {
             store.migrate().await?;
             builder.open(store.open().await?)
         }
+        #[cfg(feature = "firestore")]
+        "firestore" => {
+            let store = crate::firestore::FirestoreStore::builder(url);
+            store.migrate().await?;
+            builder.open(store.open().await?)
+        }
         #[cfg(feature = "memcached")]
         "memcached" => {
             let store = crate::memcached::MemcachedStore::builder(url).connect_async().await?;
@@ -148,13 +156,14 @@ fn no_store(scheme: &str) -> Error {
         ("mongodb", "mongodb"),
         ("dynamodb", "dynamodb"),
         ("memcached", "memcached"),
+        ("firestore", "firestore"),
     ];
     let feature = known.iter().find(|(known, _)| scheme.starts_with(known));
     let message = match feature.map(|(_, feature)| feature) {
         Some(known) => format!("this build has no {known} store: enable the feature `{known}`"),
         // Not the URL: whatever it is, it may hold a password.
         None => "the URL names no store: expected redis://, postgres://, mysql://, mssql://, etcd://, \
-                 consul://, mongodb://, dynamodb://, memcached:// or sqlite:PATH"
+                 consul://, mongodb://, dynamodb://, firestore://, memcached:// or sqlite:PATH"
             .to_owned(),
     };
     StoreError::new(StoreErrorKind::Config, "remote", message).into()

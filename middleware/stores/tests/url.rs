@@ -9,6 +9,7 @@
     feature = "consul",
     feature = "mongodb",
     feature = "dynamodb",
+    feature = "firestore",
     feature = "memcached"
 ))]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests fail by panicking")]
@@ -26,6 +27,7 @@ mod redis_server;
     feature = "consul",
     feature = "mongodb",
     feature = "dynamodb",
+    feature = "firestore",
     feature = "memcached"
 ))]
 mod support;
@@ -158,6 +160,17 @@ fn dynamodb() {
     sessions_are_shared_over(&format!("{}/other_sessions?region=eu-central-1", server.url()));
     // No server of ours checks a key: see the store's own tests.
     is_refused(&server.url().replace(SECRET, "n0t-it%zz"), "n0t-it", StoreErrorKind::Config);
+}
+
+#[cfg(feature = "firestore")]
+#[test]
+fn firestore() {
+    use support::firestore::{OWNER, Server};
+    let server = Server::start();
+    sessions_are_shared_over(&server.url());
+    sessions_are_shared_over(&format!("{}&collection=shop", server.url()));
+    server.takes(&["another"]);
+    is_refused(&server.url(), OWNER, StoreErrorKind::Config);
 }
 
 #[cfg(feature = "memcached")]

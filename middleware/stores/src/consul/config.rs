@@ -5,17 +5,15 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use http::HeaderValue;
-use hyper_util::client::legacy::connect::HttpConnector;
 use sessile_engine::store::{StoreError, StoreErrorKind};
 
 use super::keys::Keys;
-#[cfg(feature = "tls-rustls")]
-use super::link::Connector;
 use super::link::Link;
 use super::shared::{Shared, noise};
 use super::{ConsulStore, NAME, error};
 use crate::address::{authority, decode};
 use crate::driver::Driver;
+use crate::web;
 
 const DEFAULT_PREFIX: &str = "sessile";
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(3);
@@ -156,13 +154,11 @@ impl Builder {
 
     fn prepare(self) -> Result<ConsulStore, StoreError> {
         let Settings { base, tls, prefix, token } = self.check()?;
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(self.deadline));
-        connector.enforce_http(!tls);
         #[cfg(feature = "tls-rustls")]
-        let connector = encrypted(connector, tls, self.authority.as_deref())?;
-        let link = Link::new(base, token, connector);
+        let pem = self.authority.as_deref();
+        #[cfg(not(feature = "tls-rustls"))]
+        let pem = None;
+        let link = Link::new(base, token, web::connector(NAME, self.deadline, tls, pem)?);
         let driver = Driver::start(NAME, self.deadline)?;
         Ok(ConsulStore { driver, shared: Arc::new(Shared::new(link, Keys::new(&prefix), noise()?)) })
     }
@@ -193,39 +189,6 @@ impl Builder {
         let scheme = if target.tls { "https" } else { "http" };
         Ok(Settings { base: format!("{scheme}://{}", target.authority), tls: target.tls, prefix, token })
     }
-}
-
-/// With encryption, if the address asks for it.
-#[cfg(feature = "tls-rustls")]
-fn encrypted(connector: HttpConnector, tls: bool, pem: Option<&[u8]>) -> Result<Connector, StoreError> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject as _;
-
-    let mut roots = rustls::RootCertStore::empty();
-    match pem {
-        _ if !tls => {}
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-        Some(pem) => {
-            for cert in CertificateDer::pem_slice_iter(pem) {
-                let added = cert.ok().and_then(|cert| roots.add(cert).ok());
-                added.ok_or_else(|| error::own(StoreErrorKind::Config, "an authority cannot be read"))?;
-            }
-            if roots.is_empty() {
-                return wrong("there is no authority in what was given");
-            }
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| error::own(StoreErrorKind::Config, "TLS cannot be set up").with_source(e))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
-    let builder = if tls { builder.https_only() } else { builder.https_or_http() };
-    Ok(builder.enable_http1().wrap_connector(connector))
 }
 
 async fn opened(store: ConsulStore) -> Result<ConsulStore, StoreError> {

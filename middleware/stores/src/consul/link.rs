@@ -6,27 +6,16 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::{Deserialize, Serialize};
 use sessile_engine::store::StoreError;
 
 use super::error;
-
-/// Largest answer: many of the largest rows.
-const MAX_ANSWER: usize = 256 << 20;
-/// How long a connection is kept that nobody uses.
-const IDLE: Duration = Duration::from_secs(60);
-
-#[cfg(feature = "tls-rustls")]
-pub(super) type Connector = hyper_rustls::HttpsConnector<hyper_util::client::legacy::connect::HttpConnector>;
-#[cfg(not(feature = "tls-rustls"))]
-pub(super) type Connector = hyper_util::client::legacy::connect::HttpConnector;
+use crate::web::{Connector, Web};
 
 pub(super) struct Link {
-    client: Client<Connector, Full<Bytes>>,
+    web: Web,
     /// `http://host:port`
     base: String,
     token: Option<HeaderValue>,
@@ -169,11 +158,7 @@ struct Answer {
 
 impl Link {
     pub(super) fn new(base: String, token: Option<HeaderValue>, connector: Connector) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE)
-            .pool_timer(TokioTimer::new())
-            .build(connector);
-        Self { client, base, token, closed: AtomicBool::new(false) }
+        Self { web: Web::new(connector), base, token, closed: AtomicBool::new(false) }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -185,8 +170,7 @@ impl Link {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// One question. If the future is dropped, its connection is closed with the answer still to come: no other question
-    /// can get it.
+    /// One question. Dropping the future costs its connection, so that no other question can get the answer.
     async fn ask(
         &self,
         what: &'static str,
@@ -204,12 +188,10 @@ impl Link {
         let request = request.body(Full::from(body)).map_err(|_| {
             error::own(sessile_engine::store::StoreErrorKind::Config, "its address cannot be asked")
         })?;
-        let answer = self.client.request(request).await.map_err(|e| error::unanswered(what, e))?;
-        let (head, body) = answer.into_parts();
+        let (head, body) = self.web.ask(request).await.map_err(|e| error::unanswered(what, e))?.into_parts();
         let index = head.headers.get("x-consul-index");
         let index = index.and_then(|index| index.to_str().ok()?.parse().ok());
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| error::unanswered(what, e))?;
-        Ok(Answer { status: head.status, index, body: body.to_bytes() })
+        Ok(Answer { status: head.status, index, body })
     }
 
     /// Reads what a majority has.

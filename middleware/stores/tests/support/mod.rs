@@ -13,6 +13,8 @@ pub mod consul;
 pub mod dynamodb;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "firestore")]
+pub mod firestore;
 #[cfg(feature = "memcached")]
 pub mod memcached;
 #[cfg(feature = "mongodb")]
