@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use super::super::process::soon;
+use super::super::{first_of, free_port, program, skipped};
 use super::PROJECT;
-use crate::support::process::soon;
-use crate::support::{first_of, free_port, program, skipped};
 
 pub const NAMED: &str = "SESSILE_TEST_FIRESTORE";
 
