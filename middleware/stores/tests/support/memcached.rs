@@ -50,8 +50,16 @@ impl Server {
         }
         command.args(&self.args).stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(command.spawn().unwrap());
-        let port = self.port;
-        soon(|| TcpStream::connect(("127.0.0.1", port)).is_ok() || self.has_ended()) && !self.has_ended()
+        soon(|| self.is_ready() || self.has_ended()) && !self.has_ended()
+    }
+
+    /// Whether the server that answers is this one: another may have got the port, and this one not have noticed yet.
+    fn is_ready(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let asked = stream.set_read_timeout(Some(BOUND)).and_then(|()| stream.write_all(b"stats\r\n"));
+        let line = BufReader::new(stream).lines().map_while(Result::ok).next().unwrap_or_default();
+        let pid = self.child.as_ref().map_or(0, Child::id);
+        asked.is_ok() && line.trim() == format!("STAT pid {pid}")
     }
 
     fn has_ended(&mut self) -> bool {

@@ -39,10 +39,12 @@ pub mod rivals;
 #[cfg(feature = "tls-rustls")]
 pub mod tls;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use sessile_engine::SessionId;
 use sessile_engine::store::conformance::{Subject, run};
@@ -94,10 +96,16 @@ pub fn conforms(store: &str, server: &str, make: impl AsyncFn(u32) -> Subject) {
     println!("conforms: {}", report.row(store, server));
 }
 
-/// A port of the loopback interface that was free a moment ago.
+/// A port of the loopback interface that was free a moment ago, and that no other test of this process was given.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("the loopback interface");
-    listener.local_addr().expect("its address").port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("the loopback interface");
+        let port = listener.local_addr().expect("its address").port();
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return port;
+        }
+    }
 }
 
 /// Whether we are root, which servers refuse to be.
