@@ -2,91 +2,31 @@
 
 use std::time::Instant;
 
-use sessile_engine::{Delivery, Engine, Health, OwnerLimit, Token};
+use sessile_engine::{Engine, Health, OwnerLimit};
 
+use super::support::engines::{self, issued, read};
 use super::*;
 
 fn engine(server: &Server) -> Engine {
     Engine::builder().open(open(server)).unwrap()
 }
 
-fn issued(engine: &Engine, key: &str, value: u64) -> Token {
-    block_on(async {
-        let session = engine.session(None).await.unwrap();
-        session.put(key, &value).unwrap();
-        let Delivery::Issue(issue) = session.commit().await.unwrap() else {
-            panic!("a new session has a token")
-        };
-        issue.token
-    })
-}
-
-fn read(engine: &Engine, token: &Token, key: &str) -> Option<u64> {
-    block_on(engine.session(Some(token))).unwrap().get(key).unwrap()
-}
-
 #[test]
 fn counters_of_two_engines_are_exact() {
-    const EACH: u64 = 50;
     let Some(server) = Server::start(&[]) else { return };
-    let engines = [engine(&server), engine(&server)];
-    let token = issued(&engines[0], "n", 0);
-    std::thread::scope(|scope| {
-        for n in 0..4 {
-            let (engine, token) = (&engines[n % 2], &token);
-            scope.spawn(move || {
-                for _ in 0..EACH {
-                    block_on(async {
-                        let session = engine.session(Some(token)).await.unwrap();
-                        session.update_stored("n", |n: Option<u64>| n.unwrap_or(0) + 1).await.unwrap();
-                    });
-                }
-            });
-        }
-    });
-    assert_eq!(read(&engine(&server), &token, "n"), Some(4 * EACH));
+    engines::count_exactly(|| engine(&server), 50);
 }
 
 #[test]
 fn different_keys_of_two_engines_both_survive() {
     let Some(server) = Server::start(&[]) else { return };
-    let engines = [engine(&server), engine(&server)];
-    for _ in 0..10 {
-        let token = issued(&engines[0], "who", 7);
-        block_on(async {
-            let one = engines[0].session(Some(&token)).await.unwrap();
-            let other = engines[1].session(Some(&token)).await.unwrap();
-            one.put("a", &1).unwrap();
-            other.put("b", &2).unwrap();
-            let _ = one.commit().await.unwrap();
-            let _ = other.commit().await.unwrap();
-        });
-        let third = engine(&server);
-        assert_eq!(["who", "a", "b"].map(|key| read(&third, &token, key)), [Some(7), Some(1), Some(2)]);
-    }
+    engines::keep_different_keys(|| engine(&server));
 }
 
-/// Also by one that still holds it and writes to it.
 #[test]
 fn a_logout_at_one_engine_is_seen_by_the_other() {
     let Some(server) = Server::start(&[]) else { return };
-    let (one, other) = (engine(&server), engine(&server));
-    for _ in 0..3 {
-        let token = issued(&one, "who", 7);
-        let held = block_on(other.session(Some(&token))).unwrap();
-        assert_eq!(held.get::<u64>("who").unwrap(), Some(7));
-        block_on(async {
-            let session = one.session(Some(&token)).await.unwrap();
-            session.destroy().unwrap();
-            let _ = session.commit().await.unwrap();
-            // What the other still holds does not bring it back.
-            let _ = held.put("who", &8);
-            let _ = held.commit().await;
-        });
-        drop(held);
-        assert!(soon(|| read(&other, &token, "who").is_none()), "never seen");
-        assert_eq!(read(&engine(&server), &token, "who"), None);
-    }
+    engines::see_a_logout(|| engine(&server), 4);
 }
 
 #[test]

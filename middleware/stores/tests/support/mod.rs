@@ -11,6 +11,7 @@
 pub mod consul;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
+pub mod engines;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 #[cfg(feature = "firestore")]
