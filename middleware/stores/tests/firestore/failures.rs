@@ -2,48 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Waker};
 use std::time::Instant;
 
 use super::*;
 
 const VERBS: [&str; 4] = ["commit", "batchGet", "runQuery", "runAggregationQuery"];
 
-/// Thousands of callers that leave at any moment of their call, between callers that stay and know what they must be told.
 #[test]
 fn no_call_gets_the_answer_to_a_call_that_was_dropped() {
-    const ROUNDS: u32 = 400;
     let server = Server::start();
     let store = open(&server);
-    done(&store, &(0..100).map(|n| insert(n, row(u64::from(n) + 1))).collect::<Vec<_>>());
-    std::thread::scope(|scope| {
-        for worker in 0..4_u32 {
-            let store = &store;
-            scope.spawn(move || {
-                for round in 0..ROUNDS {
-                    let n = (round * 7 + worker * 31) % 100;
-                    let wanted = id((n + 50) % 100);
-                    let own = [insert(1000 + worker * 1000 + round, row(1))];
-                    let mut load_dropped = Box::pin(store.load(&wanted));
-                    let mut commit_dropped = Box::pin(store.commit(NOW, &own));
-                    let mut context = Context::from_waker(Waker::noop());
-                    let _ = load_dropped.as_mut().poll(&mut context);
-                    let _ = commit_dropped.as_mut().poll(&mut context);
-                    if round % 3 == 0 {
-                        std::thread::yield_now();
-                    }
-                    drop((load_dropped, commit_dropped));
-                    assert_eq!(load(store, n), Some(row(u64::from(n) + 1)), "row {n}");
-                    if round % 10 == 0 {
-                        let refused = commit(store, &[update(n, 9999, row(1))]).unwrap();
-                        assert_eq!(refused, [Outcome::Conflict { found: u64::from(n) + 1 }]);
-                    }
-                }
-            });
-        }
-    });
-    // What was sent was done, although nobody waited for it.
-    assert!(soon(|| block_on(store.count()).unwrap() == Some(100 + 4 * u64::from(ROUNDS))));
+    super::support::leavers::leave_no_answers(&store, 400);
 }
 
 /// What had changed nothing is asked again over another connection; a change whose answer was lost is an error, and made or

@@ -16,6 +16,7 @@ pub mod engines;
 pub mod etcd;
 #[cfg(feature = "firestore")]
 pub mod firestore;
+pub mod leavers;
 #[cfg(feature = "memcached")]
 pub mod memcached;
 #[cfg(feature = "mongodb")]
