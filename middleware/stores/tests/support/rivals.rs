@@ -7,7 +7,7 @@ use sessile_engine::store::{Outcome, Store};
 
 use super::{id, insert, row, update};
 
-const ROUNDS: u32 = 20;
+const ROUNDS: u32 = 40;
 
 /// Batches over the same rows in opposite orders, through both stores: without one order of locks they would wait for
 /// each other. All are answered, and each change that was accepted is there exactly once.
