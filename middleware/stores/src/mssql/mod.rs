@@ -143,7 +143,6 @@ impl MssqlStore {
 
 impl Server for Mssql {
     const NAME: &'static str = NAME;
-    const WATCHES: bool = false;
 
     type Failure = Failure;
 

@@ -199,7 +199,6 @@ impl MysqlStore {
 
 impl Server for Mysql {
     const NAME: &'static str = NAME;
-    const WATCHES: bool = false;
 
     type Failure = Error;
 

@@ -138,13 +138,12 @@ fn number(rows: &[tokio_postgres::Row]) -> Result<Option<u64>, Failure> {
 
 impl Server for Postgres {
     const NAME: &'static str = NAME;
-    const WATCHES: bool = true;
+
+    type Failure = Failure;
 
     fn watches(&self) -> bool {
         self.texts.changes.is_some()
     }
-
-    type Failure = Failure;
 
     fn error(what: &'static str, failure: Failure) -> StoreError {
         failure.into_store(what)

@@ -20,8 +20,6 @@ use crate::driver::Driver;
 pub(crate) trait Server: Send + Sync + 'static {
     /// The store's name.
     const NAME: &'static str;
-    /// Whether it tells of changes.
-    const WATCHES: bool;
 
     /// Why a call failed.
     type Failure: Send + 'static;
@@ -29,9 +27,9 @@ pub(crate) trait Server: Send + Sync + 'static {
     /// A failure in doing `what`, without values of rows.
     fn error(what: &'static str, failure: Self::Failure) -> StoreError;
 
-    /// Whether this one does.
+    /// Whether it tells of changes, by [`watch`](Self::watch).
     fn watches(&self) -> bool {
-        Self::WATCHES
+        false
     }
 
     /// Largest row in bytes.

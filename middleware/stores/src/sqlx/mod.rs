@@ -122,9 +122,12 @@ fn number(rows: &[PgRow]) -> Result<Option<u64>, Failure> {
 
 impl Server for Pooled {
     const NAME: &'static str = NAME;
-    const WATCHES: bool = true;
 
     type Failure = Failure;
+
+    fn watches(&self) -> bool {
+        self.texts.changes.is_some()
+    }
 
     fn error(what: &'static str, failure: Failure) -> StoreError {
         failure.into_store(what)
