@@ -7,6 +7,7 @@
 //! | `redis` | `redis::RedisStore`: Redis 6.2 or later, Valkey, also a cluster or behind sentinels | yes |
 //! | `postgres` | `postgres::PostgresStore`: PostgreSQL 13 or later; a mode for CockroachDB | yes |
 //! | `sqlx-0_9` | `sqlx::SqlxPostgresStore`: the same tables, over the pool of an app that uses SQLx or SeaORM | yes |
+//! | `diesel-async-0_9` | `diesel::DieselPostgresStore`: the same tables, over the pool of an app that uses Diesel | yes |
 //! | `mysql` | `mysql::MysqlStore`: MariaDB 10.6 or later, MySQL 8 | yes |
 //! | `mssql` | `mssql::MssqlStore`: Microsoft SQL Server 2016 or later, Azure SQL; tested against a double | yes |
 //! | `sqlite` | `sqlite::SqliteStore`: a file that processes of one machine share | yes |
@@ -28,6 +29,7 @@ mod address;
     feature = "redis",
     feature = "postgres",
     feature = "sqlx-0_9",
+    feature = "diesel-async-0_9",
     feature = "mysql",
     feature = "mssql",
     feature = "etcd",
@@ -54,6 +56,7 @@ mod keyed;
 #[cfg(any(
     feature = "postgres",
     feature = "sqlx-0_9",
+    feature = "diesel-async-0_9",
     feature = "mysql",
     feature = "mssql",
     feature = "sqlite"
@@ -67,6 +70,9 @@ mod web;
 #[cfg(feature = "consul")]
 #[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
 pub mod consul;
+#[cfg(feature = "diesel-async-0_9")]
+#[cfg_attr(docsrs, doc(cfg(feature = "diesel-async-0_9")))]
+pub mod diesel;
 #[cfg(feature = "dynamodb")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dynamodb")))]
 pub mod dynamodb;

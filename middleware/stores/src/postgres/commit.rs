@@ -7,18 +7,16 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use deadpool_postgres::Pool;
-use sessile_engine::store::{Change, Expired, Outcome, Row};
+use sessile_engine::store::{Change, Expired, Outcome};
 use tokio_postgres::Error;
 use tokio_postgres::types::ToSql;
 
 use super::PAUSE;
 use super::client::{Failure, Lent};
 use crate::sql::plan::{Key, Plan, keys, pieces, plan};
+use crate::sql::postgres::columns::{Columns, PIECE};
 use crate::sql::postgres::text::{COMMIT, Texts};
 use crate::sql::signed;
-
-/// Bytes in one statement; the server takes less than 1 GiB.
-const PIECE: usize = 64 << 20;
 
 type Step<'a> = Pin<Box<dyn Future<Output = Result<u64, Error>> + Send + 'a>>;
 
@@ -40,30 +38,6 @@ async fn in_order(mut steps: Vec<Step<'_>>) -> Result<(), Error> {
     })
     .await;
     results.into_iter().flatten().try_for_each(|result| result.map(drop))
-}
-
-/// Rows as the columns of an `UNNEST`.
-#[derive(Default)]
-struct Columns<'a> {
-    ids: Vec<&'a [u8]>,
-    versions: Vec<i64>,
-    expiries: Vec<i64>,
-    owners: Vec<Option<&'a [u8]>>,
-    bytes: Vec<&'a [u8]>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(rows: &'a [(Key, &'a Row)]) -> Self {
-        let mut columns = Self::default();
-        for (id, row) in rows {
-            columns.ids.push(id);
-            columns.versions.push(signed(row.version));
-            columns.expiries.push(signed(row.expires_at));
-            columns.owners.push(row.owner.as_deref().map(str::as_bytes));
-            columns.bytes.push(&row.bytes);
-        }
-        columns
-    }
 }
 
 fn begin<'a>(client: &'a Lent, texts: &'a Texts) -> Step<'a> {

@@ -117,19 +117,12 @@ async fn read(
     }
 }
 
-/// The columns from `at` on; without an id if there is none.
-fn raw(row: &tokio_postgres::Row, at: usize) -> Result<Raw, tokio_postgres::Error> {
-    Ok(Raw {
-        id: if at == 0 { Vec::new() } else { row.try_get(0)? },
-        version: unsigned(row.try_get(at)?),
-        expires_at: unsigned(row.try_get(at + 1)?),
-        owner: row.try_get(at + 2)?,
-        bytes: row.try_get(at + 3)?,
-    })
+fn raw(row: &tokio_postgres::Row) -> Result<Raw, tokio_postgres::Error> {
+    Ok(Raw::of((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?)))
 }
 
 fn raws(rows: &[tokio_postgres::Row]) -> Result<Vec<Raw>, Failure> {
-    Ok(rows.iter().map(|row| raw(row, 1)).collect::<Result<_, _>>()?)
+    Ok(rows.iter().map(raw).collect::<Result<_, _>>()?)
 }
 
 fn number(rows: &[tokio_postgres::Row]) -> Result<Option<u64>, Failure> {
@@ -158,7 +151,7 @@ impl Server for Postgres {
 
     async fn load(&self, id: &Key) -> Result<Option<Raw>, Failure> {
         let rows = read(&self.pool, &self.texts.load, &[&id.as_slice()]).await?;
-        Ok(rows.first().map(|row| raw(row, 0)).transpose()?)
+        Ok(rows.first().map(raw).transpose()?)
     }
 
     async fn page(&self, after: Option<&[u8]>, limit: usize) -> Result<Vec<Raw>, Failure> {

@@ -3,9 +3,15 @@
 
 pub(crate) mod name;
 pub(crate) mod plan;
-#[cfg(any(feature = "postgres", feature = "sqlx-0_9"))]
+#[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "diesel-async-0_9"))]
 pub(crate) mod postgres;
-#[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "mysql", feature = "mssql"))]
+#[cfg(any(
+    feature = "postgres",
+    feature = "sqlx-0_9",
+    feature = "diesel-async-0_9",
+    feature = "mysql",
+    feature = "mssql"
+))]
 pub(crate) mod server;
 
 use sessile_engine::SessionId;
@@ -70,13 +76,27 @@ pub(crate) fn check_rows(store: &'static str, max: usize, changes: &[Change]) ->
 
 /// A `u64` in a signed column keeps its bits. What fits in 63 bits (any time for 292 million years) reads as itself;
 /// "never", the largest, is -1.
-#[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "mssql", feature = "sqlite", test))]
+#[cfg(any(
+    feature = "postgres",
+    feature = "sqlx-0_9",
+    feature = "diesel-async-0_9",
+    feature = "mssql",
+    feature = "sqlite",
+    test
+))]
 #[must_use]
 pub(crate) const fn signed(n: u64) -> i64 {
     n.cast_signed()
 }
 
-#[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "mssql", feature = "sqlite", test))]
+#[cfg(any(
+    feature = "postgres",
+    feature = "sqlx-0_9",
+    feature = "diesel-async-0_9",
+    feature = "mssql",
+    feature = "sqlite",
+    test
+))]
 #[must_use]
 pub(crate) const fn unsigned(n: i64) -> u64 {
     n.cast_unsigned()
@@ -92,6 +112,13 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
+    /// A row of numbers that are [`signed`]: its id, version, expiry, owner and bytes.
+    #[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "diesel-async-0_9"))]
+    pub(crate) fn of(columns: (Vec<u8>, i64, i64, Option<Vec<u8>>, Vec<u8>)) -> Self {
+        let (id, version, expires_at, owner, bytes) = columns;
+        Self { id, version: unsigned(version), expires_at: unsigned(expires_at), owner, bytes }
+    }
+
     /// The row, or `None` if its owner is not text: then somebody else wrote it.
     pub(crate) fn row(self) -> Option<Row> {
         let owner = match self.owner {

@@ -1,111 +1,113 @@
-//! A connection lent from the app's pool, and what its errors mean. It knows no statement of ours. A connection that is
-//! given back in the middle of a transaction, or of an answer, is closed instead.
+//! A pool and a connection of `SQLx`'s, and what its errors mean. It knows no statement of ours.
+
+use std::borrow::Cow;
 
 use sessile_engine::store::{StoreError, StoreErrorKind};
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgArguments;
-use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Error, PgConnection, PgPool, Postgres};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{Arguments as _, AssertSqlSafe, Error, FromRow, PgConnection, PgPool, Postgres};
 
 use super::NAME;
-use crate::sql::postgres;
+use crate::sql::postgres::pooled::{Connection, Meaning, Pool, Value};
+use crate::sql::postgres::watch::News;
+use crate::sql::{Raw, postgres};
 
-/// A statement with parameters. Its text is ours, and the names in it were checked.
-pub(super) fn statement<'q>(text: &str) -> Query<'q, Postgres, PgArguments> {
-    sqlx::query(AssertSqlSafe(text))
+impl Pool for PgPool {
+    const NAME: &'static str = NAME;
+
+    type Error = Error;
+    type Connection = PgConnection;
+    type Lent = PoolConnection<Postgres>;
+
+    async fn lend(&self) -> Result<PoolConnection<Postgres>, Error> {
+        self.acquire().await
+    }
+
+    fn detach(lent: PoolConnection<Postgres>) -> PgConnection {
+        lent.detach()
+    }
 }
 
-/// A connection that goes back to the pool only when its work is [`done`](Self::done).
-pub(super) struct Lent(Option<PoolConnection<Postgres>>);
-
-impl Lent {
-    pub(super) async fn from(pool: &PgPool) -> Result<Self, Failure> {
-        Ok(Self(Some(pool.acquire().await?)))
+fn arguments(with: &[Value<'_>]) -> Result<PgArguments, Error> {
+    let mut arguments = PgArguments::default();
+    for value in with {
+        match *value {
+            Value::Number(n) => arguments.add(n),
+            Value::Bytes(bytes) => arguments.add(bytes),
+            Value::Text(text) => arguments.add(text),
+            Value::Numbers(numbers) => arguments.add(numbers),
+            Value::List(list) => arguments.add(list),
+            Value::Options(options) => arguments.add(options),
+        }
+        .map_err(Error::Encode)?;
     }
+    Ok(arguments)
+}
 
-    pub(super) fn get(&mut self) -> Result<&mut PgConnection, Failure> {
-        // It is taken by those who take `self` too.
-        self.0.as_deref_mut().ok_or_else(|| Failure::Store(crate::sql::closed(NAME)))
-    }
+/// The rows of a statement, whose text is ours: the names in it were checked.
+async fn rows<T>(connection: &mut PgConnection, text: &str, with: &[Value<'_>]) -> Result<Vec<T>, Error>
+where
+    T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+{
+    sqlx::query_as_with(AssertSqlSafe(text), arguments(with)?).fetch_all(connection).await
+}
 
-    /// Runs statements without parameters, in one exchange.
-    pub(super) async fn run(&mut self, text: &str) -> Result<(), Failure> {
-        sqlx::raw_sql(AssertSqlSafe(text)).execute(self.get()?).await?;
+impl Connection for PgConnection {
+    type Error = Error;
+
+    async fn run(&mut self, text: &str) -> Result<(), Error> {
+        sqlx::raw_sql(AssertSqlSafe(text)).execute(self).await?;
         Ok(())
     }
 
-    /// Nothing is under way on it.
-    pub(super) fn done(mut self) {
-        self.0 = None;
-    }
-
-    /// Ends the transaction, whatever its state, and gives the connection back.
-    pub(super) async fn roll_back(mut self) -> Result<(), Failure> {
-        self.run("ROLLBACK").await?;
-        self.done();
+    async fn execute(&mut self, text: &str, with: &[Value<'_>]) -> Result<(), Error> {
+        sqlx::query_with(AssertSqlSafe(text), arguments(with)?).execute(self).await?;
         Ok(())
     }
 
-    /// Takes it from the pool for good.
-    pub(super) fn keep(mut self) -> Option<PgConnection> {
-        self.0.take().map(PoolConnection::detach)
+    async fn sessions(&mut self, text: &str, with: &[Value<'_>]) -> Result<Vec<Raw>, Error> {
+        Ok(rows(self, text, with).await?.into_iter().map(Raw::of).collect())
+    }
+
+    async fn versions(&mut self, text: &str, with: &[Value<'_>]) -> Result<Vec<(Vec<u8>, i64)>, Error> {
+        rows(self, text, with).await
+    }
+
+    async fn numbers(&mut self, text: &str) -> Result<Vec<i64>, Error> {
+        Ok(rows(self, text, &[]).await?.into_iter().map(|(n,)| n).collect())
+    }
+
+    async fn pair(&mut self, text: &str, with: &[Value<'_>]) -> Result<(i64, i64), Error> {
+        rows(self, text, with).await?.pop().ok_or(Error::RowNotFound)
+    }
+
+    async fn news(&mut self, text: &str, with: &[Value<'_>]) -> Result<Vec<News>, Error> {
+        rows(self, text, with).await
     }
 }
 
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            drop(connection.detach());
-        }
+fn code(e: &Error) -> Option<Cow<'_, str>> {
+    match e {
+        Error::Database(e) => e.code(),
+        _ => None,
     }
 }
 
-/// A failure, with the driver's own error while it matters what it was.
-#[derive(Debug)]
-pub(super) enum Failure {
-    Driver(Error),
-    Store(StoreError),
-}
-
-impl From<Error> for Failure {
-    fn from(e: Error) -> Self {
-        Self::Driver(e)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(e: StoreError) -> Self {
-        Self::Store(e)
-    }
-}
-
-impl Failure {
-    fn is(&self, what: impl FnOnce(&str) -> bool) -> bool {
-        match self {
-            Self::Driver(Error::Database(e)) => e.code().is_some_and(|code| what(&code)),
-            Self::Driver(_) | Self::Store(_) => false,
-        }
+impl Meaning for Error {
+    fn is_race(&self) -> bool {
+        code(self).is_some_and(|code| postgres::is_race(&code))
     }
 
-    /// See [`postgres::is_race`].
-    pub(super) fn is_race(&self) -> bool {
-        self.is(postgres::is_race)
+    fn is_stale(&self) -> bool {
+        matches!(self, Error::Io(_)) || code(self).is_some_and(|code| code == postgres::ADMIN_SHUTDOWN)
     }
 
-    /// The connection had ended before; for what has not changed anything yet, another may do.
-    pub(super) fn is_stale(&self) -> bool {
-        matches!(self, Self::Driver(Error::Io(_))) || self.is(|code| code == postgres::ADMIN_SHUTDOWN)
+    fn is_answer(&self) -> bool {
+        matches!(self, Error::Database(_))
     }
 
-    pub(super) fn is_missing_table(&self) -> bool {
-        self.is(|code| code == postgres::UNDEFINED_TABLE)
-    }
-
-    pub(super) fn into_store(self, what: &'static str) -> StoreError {
-        match self {
-            Self::Store(e) => e,
-            Self::Driver(e) => StoreError::new(kind(&e), NAME, what).with_source(Told(e)),
-        }
+    fn into_store(self, what: &'static str) -> StoreError {
+        StoreError::new(kind(&self), NAME, what).with_source(Told(self))
     }
 }
 

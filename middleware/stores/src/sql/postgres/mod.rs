@@ -1,6 +1,9 @@
 //! What the stores in PostgreSQL have in common, whatever client the app has: the statements, what the server's codes
-//! mean, and the watch. It knows no client.
+//! mean, the watch, and all of a store over an app's pool. It knows no client.
 
+pub(crate) mod columns;
+#[cfg(any(feature = "sqlx-0_9", feature = "diesel-async-0_9"))]
+pub(crate) mod pooled;
 pub(crate) mod text;
 pub(crate) mod watch;
 

@@ -71,6 +71,8 @@ pub(crate) struct Texts {
     pub(crate) insert: String,
     pub(crate) raise: String,
     pub(crate) mark: String,
+    /// Whether the table of marks is there: 1 or 0.
+    pub(crate) there: String,
     pub(crate) found: String,
     pub(crate) expire: String,
     pub(crate) expire_beyond: String,
@@ -138,7 +140,7 @@ impl Texts {
             } else {
                 "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE"
             },
-            load: fill("SELECT version, expires_at, owner, bytes FROM {t} WHERE id = $1"),
+            load: fill("SELECT id, version, expires_at, owner, bytes FROM {t} WHERE id = $1"),
             lock: fill("SELECT id, version FROM {t} WHERE id = ANY($1) ORDER BY id FOR UPDATE"),
             quarantine: fill(
                 "INSERT INTO {q} (id, version, expires_at, owner, bytes, quarantined_at) \
@@ -165,6 +167,7 @@ impl Texts {
                  AND (value < $1) <> ((value < 0) <> ($1 < 0))"
             )),
             mark: fill("SELECT value FROM {m} WHERE name LIKE 'slot %'"),
+            there: fill("SELECT count(to_regclass('{m}'))"),
             found: fill("SELECT value FROM {m} WHERE name = 'schema'"),
             expire: expire("expires_at BETWEEN 0 AND $1", "expires_at"),
             // Behind 2^63 the index is of no use; nobody lives that long.

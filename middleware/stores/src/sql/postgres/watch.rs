@@ -22,9 +22,9 @@ const QUIET: u32 = 3;
 /// Half of the time that a change is kept.
 const LONGEST_GAP_MS: u64 = 30_000;
 
-/// The first question: a snapshot as text, and the server's clock in ms.
+/// The first question: what is [`News`], without ids.
 pub(crate) const FIRST: &str =
-    "SELECT pg_current_snapshot()::text, (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    "SELECT pg_current_snapshot()::text, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, NULL::bytea";
 
 /// A row of an answer: the snapshot that was taken, the server's clock in ms, and the ids of one transaction.
 pub(crate) type News = (String, i64, Option<Vec<u8>>);
