@@ -11,7 +11,7 @@ use sessile_engine::{Delivery, Engine};
 use sessile_stores::diesel::{Builder, DieselPostgresStore};
 
 use super::support::postgres::Server;
-use super::{Client, cases, over, run};
+use super::{Client, over, run};
 
 struct Diesel;
 
@@ -47,7 +47,7 @@ impl Client for Diesel {
     }
 }
 
-cases! { Diesel }
+all_cases! { Diesel }
 
 diesel::table! {
     orders (id) {

@@ -4,6 +4,31 @@
 #![cfg(all(feature = "sqlx-0_9", feature = "diesel-async-0_9", feature = "postgres"))]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+/// Each case with that client.
+macro_rules! all_cases {
+    ($client:ident: $($case:ident)*) => {
+        $(#[test]
+        fn $case() {
+            super::cases::$case::<$client>();
+        })*
+    };
+    ($client:ident) => {
+        all_cases! { $client:
+            conformance
+            a_runtime_of_one_thread_is_refused
+            it_shares_its_tables_with_the_other_client
+            writers_in_each_others_way_all_get_through
+            calls_that_are_dropped_leave_nothing_behind
+            nobody_gets_the_answer_of_a_caller_who_left
+            a_deadline_ends_a_call_and_its_transaction
+            a_connection_that_the_server_ended_is_replaced
+            a_server_that_ends_is_unavailable_and_comes_back
+            it_is_opened_with_its_tables_only
+            errors_show_no_secret
+        }
+    };
+}
+
 mod cases;
 mod diesel;
 mod sqlx;
@@ -49,29 +74,3 @@ fn run(test: impl AsyncFnOnce(Server)) {
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
-
-/// Each case with that client.
-macro_rules! cases {
-    ($client:ident: $($case:ident)*) => {
-        $(#[test]
-        fn $case() {
-            super::cases::$case::<$client>();
-        })*
-    };
-    ($client:ident) => {
-        $crate::cases! { $client:
-            conformance
-            a_runtime_of_one_thread_is_refused
-            it_shares_its_tables_with_the_other_client
-            writers_in_each_others_way_all_get_through
-            calls_that_are_dropped_leave_nothing_behind
-            nobody_gets_the_answer_of_a_caller_who_left
-            a_deadline_ends_a_call_and_its_transaction
-            a_connection_that_the_server_ended_is_replaced
-            a_server_that_ends_is_unavailable_and_comes_back
-            it_is_opened_with_its_tables_only
-            errors_show_no_secret
-        }
-    };
-}
-use cases;

@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 use super::support::postgres::Server;
-use super::{Client, cases, over, run};
+use super::{Client, over, run};
 
 struct Sqlx;
 
@@ -42,7 +42,7 @@ impl Client for Sqlx {
     }
 }
 
-cases! { Sqlx }
+all_cases! { Sqlx }
 
 /// What an app with `SeaORM` does: its own tables and the sessions, over one pool, which stays open when the engine ends.
 #[test]
