@@ -150,7 +150,9 @@ pub(super) fn a_deadline_ends_a_call_and_its_transaction<C: Client>() {
         while outcome.is_err() {
             outcome = store.commit(1, &[update(1, 1, row(2))]).await;
         }
-        assert_eq!(outcome.unwrap(), [Outcome::Done]);
+        // The second if the server had answered one of them too late.
+        let outcomes = outcome.unwrap();
+        assert!(matches!(outcomes[..], [Outcome::Done | Outcome::Conflict { found: 2 }]), "{outcomes:?}");
     });
 }
 
