@@ -1,6 +1,5 @@
 //! What holds for a store over any app's pool.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sessile_engine::StoreErrorKind;
@@ -88,38 +87,9 @@ pub(super) fn writers_in_each_others_way_all_get_through<C: Client>() {
 /// Callers that go away at any moment leave no connection with another's answer, and no open transaction.
 pub(super) fn calls_that_are_dropped_leave_nothing_behind<C: Client>() {
     run(async |server| {
-        let store = Arc::new(over::<C>(C::pool(&server, 3).await, "t").await);
-        for n in 0..100 {
-            let _ = store.commit(1, &[insert(n, row(u64::from(n) + 1))]).await.unwrap();
-        }
-        for round in 0..2000_u32 {
-            let n = round % 100;
-            let wanted = id(n);
-            let call = async {
-                match round % 3 {
-                    0 => drop(store.load(&wanted).await),
-                    1 => drop(store.list(None, 50).await),
-                    _ => drop(store.commit(1, &[insert(1000 + round, row(1))]).await),
-                }
-            };
-            let _ = tokio::time::timeout(Duration::from_micros(u64::from(round % 97) * 20), call).await;
-            if round % 50 == 0 {
-                assert_eq!(store.load(&wanted).await.unwrap().unwrap().version, u64::from(n) + 1);
-            }
-        }
-        for n in 0..100 {
-            assert_eq!(store.load(&id(n)).await.unwrap().unwrap().version, u64::from(n) + 1);
-        }
-        let mut idle = false;
-        for _ in 0..200 {
-            let open = "SELECT 1 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
-            idle = server.sql("postgres", open).is_empty();
-            if idle {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        assert!(idle, "a transaction was left open");
+        let store = over::<C>(C::pool(&server, 3).await, "t").await;
+        support::leavers::leave_rows_as_they_were(&store).await;
+        assert!(server.is_idle().await, "a transaction was left open");
     });
 }
 

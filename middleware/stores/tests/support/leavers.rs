@@ -2,6 +2,7 @@
 //! in particular.
 
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use pollster::block_on;
 use sessile_engine::store::{Outcome, Store};
@@ -50,5 +51,32 @@ pub fn leave_no_answers<S: Store>(store: &S, rounds: u32) {
     if store.capabilities().list {
         let all = (ROWS + WORKERS * rounds) as usize;
         assert_eq!(block_on(store.list(None, 2 * all)).unwrap().len(), all, "nothing else was made");
+    }
+}
+
+/// Callers that give up after a time of each length up to two milliseconds: the rows are as they were, and who asks in
+/// between is told what they are.
+pub async fn leave_rows_as_they_were<S: Store>(store: &S) {
+    let version = |n: u32| u64::from(n) + 1;
+    for n in 0..ROWS {
+        let _ = store.commit(1, &[insert(n, row(version(n)))]).await.unwrap();
+    }
+    for round in 0..3000 {
+        let n = round % ROWS;
+        let wanted = id(n);
+        let call = async {
+            match round % 3 {
+                0 => drop(store.load(&wanted).await),
+                1 => drop(store.list(None, 50).await),
+                _ => drop(store.commit(1, &[insert(1000 + round, row(1))]).await),
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_micros(u64::from(round % 97) * 20), call).await;
+        if round % 50 == 0 {
+            assert_eq!(store.load(&wanted).await.unwrap().unwrap().version, version(n));
+        }
+    }
+    for n in 0..ROWS {
+        assert_eq!(store.load(&id(n)).await.unwrap().unwrap().version, version(n));
     }
 }

@@ -149,6 +149,18 @@ impl Server {
         .expect("no panic")
     }
 
+    /// Whether all transactions that stand still have come to an end, soon.
+    pub async fn is_idle(&self) -> bool {
+        let open = "SELECT 1 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
+        for _ in 0..200 {
+            if self.sql("postgres", open).is_empty() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+
     /// Whether the server has written this into its log.
     pub fn logged(&self, text: &str) -> bool {
         std::fs::read_to_string(self.dir.path().join("log")).is_ok_and(|log| log.contains(text))
