@@ -76,27 +76,11 @@ pub(crate) fn check_rows(store: &'static str, max: usize, changes: &[Change]) ->
 
 /// A `u64` in a signed column keeps its bits. What fits in 63 bits (any time for 292 million years) reads as itself;
 /// "never", the largest, is -1.
-#[cfg(any(
-    feature = "postgres",
-    feature = "sqlx-0_9",
-    feature = "diesel-async-0_9",
-    feature = "mssql",
-    feature = "sqlite",
-    test
-))]
 #[must_use]
 pub(crate) const fn signed(n: u64) -> i64 {
     n.cast_signed()
 }
 
-#[cfg(any(
-    feature = "postgres",
-    feature = "sqlx-0_9",
-    feature = "diesel-async-0_9",
-    feature = "mssql",
-    feature = "sqlite",
-    test
-))]
 #[must_use]
 pub(crate) const fn unsigned(n: i64) -> u64 {
     n.cast_unsigned()
@@ -113,7 +97,6 @@ pub(crate) struct Raw {
 
 impl Raw {
     /// A row of numbers that are [`signed`]: its id, version, expiry, owner and bytes.
-    #[cfg(any(feature = "postgres", feature = "sqlx-0_9", feature = "diesel-async-0_9"))]
     pub(crate) fn of(columns: (Vec<u8>, i64, i64, Option<Vec<u8>>, Vec<u8>)) -> Self {
         let (id, version, expires_at, owner, bytes) = columns;
         Self { id, version: unsigned(version), expires_at: unsigned(expires_at), owner, bytes }
